@@ -1,0 +1,1 @@
+//! What a packet and a change cost: the measurements behind `hashplane bench`.

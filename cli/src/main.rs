@@ -1,0 +1,3 @@
+//! The binary `hashplane`: parse, wire, run.
+
+fn main() {}

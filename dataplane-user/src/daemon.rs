@@ -1,0 +1,1 @@
+//! The daemon: wires sources, table, backend, devices and the HTTP server.

@@ -1,0 +1,1 @@
+//! Links and addresses of this node, as they come and go.

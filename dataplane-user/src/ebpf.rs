@@ -1,0 +1,1 @@
+//! The eBPF backend: compile a table to map entries, compare with the kernel, apply.

@@ -1,0 +1,1 @@
+//! Where objects come from: a Kubernetes API server or a directory of manifests.

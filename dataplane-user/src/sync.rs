@@ -1,0 +1,1 @@
+//! The loop: collect events, settle, compile, diff, apply, retry.

@@ -1,0 +1,1 @@
+//! What the live maps say, for people and programs.

@@ -1,0 +1,1 @@
+//! Fixtures of the integration tests and the demo.

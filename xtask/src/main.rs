@@ -1,0 +1,3 @@
+//! `cargo xtask`: set-up, tests, demo and releases.
+
+fn main() {}
