@@ -15,12 +15,14 @@ pub mod apply;
 pub mod maps;
 pub mod observe;
 
+pub mod flows;
+
 pub mod kernel;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use compile::{CapacityError, Desired};
 pub use program::{Limits, Program};
