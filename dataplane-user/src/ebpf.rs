@@ -16,6 +16,7 @@ pub mod maps;
 pub mod observe;
 
 pub mod flows;
+pub mod sockets;
 
 pub mod kernel;
 

@@ -201,7 +201,7 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
                 tracing::warn!(%error, "cannot apply, trying again");
                 self.status.failures += 1;
                 self.status.last_error = Some(error.to_string());
-                self.retry_at = Some(Instant::now() + self.backoff.next());
+                self.retry_at = Some(Instant::now() + self.backoff.delay());
             }
         }
         self.status.sync.record(begun.elapsed());
