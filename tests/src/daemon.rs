@@ -1,9 +1,10 @@
 //! `hashplane proxy` on a node of the lab, and the tools that look at it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Output, Stdio},
     sync::Arc,
@@ -17,13 +18,20 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::lab::{self, NodeName, Place, eventually, within};
+use crate::{
+    Service,
+    agent::protocol::Transport,
+    lab::{self, NodeName, Place, eventually, within},
+    manifests,
+};
 
 /// Where daemons in a lab report; each node has a loopback of its own.
-const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
-const HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
 /// How long a daemon may take until it is healthy.
 const START_WAIT: Duration = Duration::from_secs(20);
+/// How long a change of the manifests may take until it is in the maps.
+const SYNC_WAIT: Duration = Duration::from_secs(10);
 
 /// How to run a daemon.
 #[derive(Clone, Debug)]
@@ -56,6 +64,7 @@ pub struct Daemon {
     options: DaemonOptions,
     bpffs: PathBuf,
     arguments: Vec<String>,
+    state: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -71,9 +80,10 @@ impl Daemon {
         let folder = lab::node_folder(lab, node);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let bpffs = lab::bpffs(lab);
+        let state = folder.join("state");
         let arguments = usual_arguments(lab, manifests, &host, node);
         let log = folder.join("daemon.log");
-        let mut daemon = Self { host, node, options, bpffs, arguments, log, child: None };
+        let mut daemon = Self { host, node, options, bpffs, arguments, state, log, child: None };
         daemon.start_again()?;
         Ok(daemon)
     }
@@ -164,6 +174,31 @@ impl Daemon {
         serde_json::from_str(&text).with_context(|| format!("{tool} printed no JSON: {text}"))
     }
 
+    /// Waits until the kernel's maps say what `service` says.
+    pub fn wait_for(&self, service: &Service) -> anyhow::Result<()> {
+        let name = format!("default/{}:", service.name());
+        let of_service = |rows: Value| -> Vec<Value> {
+            let Value::Array(rows) = rows else { return Vec::new() };
+            let ours = |row: &Value| row["service"].as_str().unwrap_or_default().starts_with(&name);
+            rows.into_iter().filter(ours).collect()
+        };
+        eventually(SYNC_WAIT, || {
+            let endpoints = of_service(self.json("endpoints")?);
+            let live: BTreeSet<_> = endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
+            let wanted = service.ready_endpoints().into_iter();
+            let wanted: BTreeSet<_> =
+                wanted.map(|(address, port, transport)| spelt(address, port, transport)).collect();
+            ensure!(live == wanted, "endpoints are {live:?}, wanted {wanted:?}");
+            let frontends: BTreeSet<_> = of_service(self.json("services")?).iter().map(end).collect();
+            for (address, port, transport) in service.frontends() {
+                let wanted = spelt(address, port, transport);
+                ensure!(frontends.contains(&wanted), "{wanted:?} is not among {frontends:?}");
+            }
+            Ok(())
+        })
+        .with_context(|| format!("{} does not sync {name}\n{}", self.node, self.log()))
+    }
+
     /// What `hashplane <arguments>` prints on this node.
     pub fn tool(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments)?;
@@ -176,7 +211,7 @@ impl Daemon {
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.host.command(&self.options.binary);
         command.args(arguments).arg("--bpffs").arg(&self.bpffs);
-        command.args(["--instance", self.node.as_str()]);
+        command.args(["--instance", self.node.as_str(), "--state-dir"]).arg(&self.state);
         command.output().with_context(|| format!("cannot run hashplane {arguments:?}"))
     }
 
@@ -194,6 +229,18 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
+}
+
+type End = (String, u64, String);
+
+/// Address, port and protocol of a row.
+fn end(row: &Value) -> End {
+    let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+    (text("address"), row["port"].as_u64().unwrap_or_default(), text("protocol"))
+}
+
+fn spelt(address: IpAddr, port: u16, transport: Transport) -> End {
+    (address.to_string(), port.into(), manifests::protocol(transport).to_owned())
 }
 
 fn usual_arguments(lab: &str, manifests: &Path, host: &Place, node: NodeName) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Services and their `EndpointSlices` as YAML in the folder that the daemons watch.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -164,6 +164,28 @@ impl Service {
         SocketAddr::new(self.cluster_ip(family), port)
     }
 
+    /// Every `ClusterIP` frontend, as (address, port, protocol).
+    pub fn frontends(&self) -> Vec<(IpAddr, u16, Transport)> {
+        let ports = |family| {
+            self.ports.iter().map(move |port| (self.cluster_ip(family), port.number, port.transport))
+        };
+        Family::ALL.into_iter().flat_map(ports).collect()
+    }
+
+    /// Everyone who takes new connections, as (address, target port, protocol).
+    pub fn ready_endpoints(&self) -> BTreeSet<(IpAddr, u16, Transport)> {
+        let ready = self.endpoints.iter().filter(|endpoint| endpoint.ready);
+        let each = |endpoint: &Endpoint, family| {
+            let address = endpoint.addresses.of(family);
+            let targets = endpoint.targets;
+            self.ports
+                .iter()
+                .map(move |port| (address, targets.unwrap_or(port.target), port.transport))
+                .collect::<Vec<_>>()
+        };
+        ready.flat_map(|endpoint| Family::ALL.map(|family| each(endpoint, family))).flatten().collect()
+    }
+
     /// Writes Service and `EndpointSlices` into the folder, as `<name>.yaml`.
     pub fn write(&self) -> anyhow::Result<()> {
         self.folder.write(&self.file(), &self.to_yaml()?)
@@ -288,7 +310,8 @@ impl Service {
     }
 }
 
-const fn protocol(transport: Transport) -> &'static str {
+/// The protocol's name in Kubernetes.
+pub(crate) const fn protocol(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "TCP",
         Transport::Udp => "UDP",

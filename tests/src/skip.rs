@@ -40,6 +40,9 @@ pub fn why_no_datapath() -> Option<&'static str> {
     if !supported.unwrap_or(false) {
         return Some("the kernel loads no eBPF programs");
     }
+    if dataplane_user::ebpf::object::object().is_err() {
+        return Some("built without eBPF programs: `cargo xtask setup` installs what builds them");
+    }
     None
 }
 

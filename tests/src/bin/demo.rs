@@ -1,4 +1,5 @@
 //! The demo that `cargo xtask demo` runs.
+#![forbid(unsafe_code)]
 
 fn main() -> anyhow::Result<()> {
     // The lab starts this binary again inside of itself.

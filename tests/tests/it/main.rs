@@ -6,5 +6,6 @@
     reason = "a test that cannot go on fails, in its helper functions too"
 )]
 
+mod cluster_ip;
 mod lab;
 mod support;
