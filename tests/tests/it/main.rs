@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails, in its helper functions too"
 )]
 
+mod agree;
 mod cluster_ip;
 mod lab;
 mod support;
