@@ -1,3 +1,9 @@
 //! The eBPF backend: compile a table to map entries, compare with the kernel, apply.
 
 pub mod object;
+
+pub mod pin;
+
+pub mod load;
+
+pub mod attach;
