@@ -1,1 +1,10 @@
 //! The daemon: wires sources, table, backend, devices and the HTTP server.
+
+pub mod cleanup;
+pub mod lock;
+pub mod node;
+pub mod report;
+pub mod settings;
+
+pub use report::{Report, Shared};
+pub use settings::Settings;
