@@ -4,7 +4,9 @@ pub mod cleanup;
 pub mod lock;
 pub mod node;
 pub mod report;
+pub mod run;
 pub mod settings;
 
 pub use report::{Report, Shared};
+pub use run::Node;
 pub use settings::Settings;

@@ -14,7 +14,7 @@ use std::{
 use aya::pin::PinError;
 use dataplane_common::names;
 
-pub use cgroup::{CgroupError, cgroup2_root};
+pub use cgroup::{CgroupError, cgroup2_root, check as check_cgroup};
 pub use device::remove_filters;
 
 use super::{

@@ -148,6 +148,15 @@ fn seconds(ticks: u32) -> u32 {
     ((u64::from(ticks) << 30) / 1_000_000_000).min(u64::from(u32::MAX)) as u32
 }
 
+/// The clock of flow entries.
+pub fn now_ticks() -> std::io::Result<u32> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let now = std::time::Duration::from(now);
+    #[expect(clippy::cast_possible_truncation, reason = "2^64 ns are 584 years of uptime")]
+    let now_ns = now.as_nanos() as u64;
+    Ok(dataplane_common::flow::tick(now_ns))
+}
+
 /// How many entries of each map are in use; arrays of endpoints by what frontends lead to.
 pub fn fill(maps: &mut impl MapWriter) -> Result<BTreeMap<&'static str, (u64, u32)>, MapError> {
     let mut fill = BTreeMap::new();

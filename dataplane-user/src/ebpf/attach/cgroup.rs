@@ -58,6 +58,11 @@ pub(super) fn find_cgroup2(mounts: &str) -> Option<PathBuf> {
     })
 }
 
+/// Whether `path` is a cgroup2 directory that can be opened.
+pub fn check(path: &Path) -> Result<(), CgroupError> {
+    open(path).map(drop)
+}
+
 /// Opens `path` if it is a cgroup2 directory.
 pub(super) fn open(path: &Path) -> Result<File, CgroupError> {
     let failed = |source| CgroupError::Open { path: path.to_owned(), source };
