@@ -3,7 +3,18 @@
 pub mod object;
 pub mod program;
 
+mod blocks;
+mod gate;
+mod grace;
+mod half;
+mod ids;
+
+pub mod compile;
+pub mod simulate;
+
+pub mod apply;
 pub mod maps;
+pub mod observe;
 
 pub mod pin;
 
@@ -12,3 +23,11 @@ pub mod load;
 pub mod attach;
 
 pub mod kernel;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use compile::{CapacityError, Desired};
+pub use program::{Limits, Program};

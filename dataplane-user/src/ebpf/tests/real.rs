@@ -1,0 +1,1 @@
+//! Against maps in the kernel.
