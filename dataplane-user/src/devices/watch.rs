@@ -146,3 +146,6 @@ fn matters(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

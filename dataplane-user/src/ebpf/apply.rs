@@ -79,8 +79,7 @@ fn apply_blocks<const N: usize>(
     let slots = |block: &Block| block.base..block.base + block.len;
     let mut keys: Vec<u32> = blocks.iter().flat_map(slots).collect();
     keys.dedup();
-    let values: Vec<Endpoint<N>> =
-        keys.iter().map(|&slot| half.endpoints[slot as usize]).collect();
+    let values: Vec<Endpoint<N>> = keys.iter().map(|&slot| half.endpoints[slot as usize]).collect();
     let (written, result) = write(maps, map, &keys, &values);
     if result.is_err() {
         // Blocks whole or in part unwritten are written again.

@@ -7,7 +7,9 @@ use super::{
     half::{Claim, Half, Owner, Port, address, octets},
     program::{Departed, Program, Shared},
 };
-use crate::model::{Family, FrontendAddress, FrontendKind, Placement, PortKey, PortState, Protocol};
+use crate::model::{
+    Family, FrontendAddress, FrontendKind, Placement, PortKey, PortState, Protocol,
+};
 
 /// What the node should do; the table of the model.
 pub trait Desired {
@@ -36,7 +38,11 @@ impl Program {
     /// Makes the program right for one service port; `None` when it is gone. Costs O(change).
     ///
     /// An error is also kept in [`Program::left_out`] and tried again by [`Program::retry`].
-    pub fn change(&mut self, key: &PortKey, state: Option<&PortState>) -> Result<(), CapacityError> {
+    pub fn change(
+        &mut self,
+        key: &PortKey,
+        state: Option<&PortState>,
+    ) -> Result<(), CapacityError> {
         let result = match key.family {
             Family::V4 => change(&mut self.v4, &mut self.shared, key, state),
             Family::V6 => change(&mut self.v6, &mut self.shared, key, state),

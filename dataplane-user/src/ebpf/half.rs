@@ -131,7 +131,8 @@ impl<const N: usize> Half<N> {
             }
         }
         self.ports.push(Some(port));
-        u32::try_from(self.ports.len() - 1).expect("a port has a frontend, and maps have 2^32 at most")
+        u32::try_from(self.ports.len() - 1)
+            .expect("a port has a frontend, and maps have 2^32 at most")
     }
 
     /// Puts a port without a name into this slot; `false` when it is taken or out of bounds.

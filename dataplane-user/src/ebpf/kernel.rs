@@ -6,9 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use dataplane_common::{
-    Config, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey,
-};
+use dataplane_common::{Config, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey};
 
 /// Values that are their bytes.
 ///
@@ -199,7 +197,9 @@ pub fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result
             Err(error) => return Err(error),
         };
         let pairs = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
-        all.extend(pairs.take(attr.count as usize).filter_map(|(k, v)| Some((value(k)?, value(v)?))));
+        all.extend(
+            pairs.take(attr.count as usize).filter_map(|(k, v)| Some((value(k)?, value(v)?))),
+        );
         if end {
             return Ok(all);
         }

@@ -174,8 +174,12 @@ impl MapWriter for KernelMaps {
     }
 
     fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError> {
-        kernel::entries(self.map(map)?.fd().as_fd(), READ_CHUNK).map_err(|source| {
-            MapError::Call { map, operation: Operation::Read, tried: 0, done: 0, source }
+        kernel::entries(self.map(map)?.fd().as_fd(), READ_CHUNK).map_err(|source| MapError::Call {
+            map,
+            operation: Operation::Read,
+            tried: 0,
+            done: 0,
+            source,
         })
     }
 

@@ -63,12 +63,8 @@ pub fn simulate(program: &Program, to: &Destination) -> Route {
 /// What the datapath does with a destination, from the maps as they are.
 pub fn simulate_maps(maps: &mut impl MapWriter, to: &Destination) -> Route {
     match to.address {
-        IpAddr::V4(_) => {
-            route::<4>(&mut InMaps(maps, names::FRONTENDS4, names::ENDPOINTS4), to)
-        }
-        IpAddr::V6(_) => {
-            route::<16>(&mut InMaps(maps, names::FRONTENDS6, names::ENDPOINTS6), to)
-        }
+        IpAddr::V4(_) => route::<4>(&mut InMaps(maps, names::FRONTENDS4, names::ENDPOINTS4), to),
+        IpAddr::V6(_) => route::<16>(&mut InMaps(maps, names::FRONTENDS6, names::ENDPOINTS6), to),
     }
 }
 
