@@ -22,12 +22,14 @@ pub mod load;
 
 pub mod attach;
 
+pub mod flows;
+
 pub mod kernel;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use compile::{CapacityError, Desired};
 pub use program::{Limits, Program};

@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use dataplane_common::{Config, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey};
@@ -55,6 +55,7 @@ pub fn value<T: Plain>(bytes: &[u8]) -> Option<T> {
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
+const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
@@ -96,11 +97,38 @@ fn raw_fd(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<()> {
-    // SAFETY: `attr` is one of the two structures above, of the size that is passed; the pointers
+/// `union bpf_attr` for a new map.
+#[repr(C)]
+struct Create {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// `BPF_MAP_TYPE_HASH`.
+pub const HASH: u32 = 1;
+/// `BPF_MAP_TYPE_ARRAY`.
+pub const ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_LRU_HASH`.
+pub const LRU_HASH: u32 = 9;
+
+/// A new map that no program uses; benches and tests fill it.
+pub fn create<K: Plain, V: Plain>(kind: u32, max_entries: u32) -> io::Result<OwnedFd> {
+    let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let (key_size, value_size) = (size(size_of::<K>()), size(size_of::<V>()));
+    let mut attr = Create { kind, key_size, value_size, max_entries, flags: 0 };
+    let fd = bpf(MAP_CREATE, &mut attr)?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap_or(-1)) })
+}
+
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is one of the structures above, of the size that is passed; the pointers
     // inside were made from slices that outlive the call and have the lengths the command uses.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Writes entries; on failure says how many were written.
@@ -115,7 +143,7 @@ pub fn update<K: Plain, V: Plain>(
         let mut attr = batch(fd, keys, count);
         attr.values = address_of(values.as_ptr());
         match bpf(MAP_UPDATE_BATCH, &mut attr) {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(error) if is_unsupported(&error) => {}
             Err(error) => return Err((attr.count as usize, error)),
         }
@@ -134,7 +162,7 @@ pub fn delete<K: Plain>(fd: BorrowedFd<'_>, mut keys: &[K]) -> Result<(), (usize
     while keys.len() > 1 {
         let mut attr = batch(fd, keys, keys.len());
         match bpf(MAP_DELETE_BATCH, &mut attr) {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(error) if is_unsupported(&error) => break,
             // The batch ends at the first key that is not there.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -145,7 +173,7 @@ pub fn delete<K: Plain>(fd: BorrowedFd<'_>, mut keys: &[K]) -> Result<(), (usize
     }
     for (at, key) in keys.iter().enumerate() {
         match bpf(MAP_DELETE_ELEM, &mut element(fd, key)) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => return Err((total - keys.len() + at, error)),
         }
@@ -160,7 +188,7 @@ pub fn lookup<K: Plain, V: Plain>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Opt
     attr.value = address_of(value.as_mut_ptr());
     match bpf(MAP_LOOKUP_ELEM, &mut attr) {
         // SAFETY: zeroed, then perhaps written by the kernel; every pattern is a `Plain`.
-        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -186,7 +214,7 @@ pub fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result
             ..Batch::default()
         };
         let end = match bpf(MAP_LOOKUP_BATCH, &mut attr) {
-            Ok(()) => false,
+            Ok(_) => false,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             // A hash bucket has more entries than there is room for.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < 1 << 24 => {
@@ -220,7 +248,7 @@ fn entries_one_by_one<K: Plain, V: Plain>(fd: BorrowedFd<'_>) -> io::Result<Vec<
             ..Element::default()
         };
         match bpf(MAP_GET_NEXT_KEY, &mut attr) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(all),
             Err(error) => return Err(error),
         }

@@ -21,7 +21,7 @@ use crate::model::{
 mod faults;
 mod real;
 
-pub(super) type Table = BTreeMap<PortKey, PortState>;
+pub(crate) type Table = BTreeMap<PortKey, PortState>;
 
 impl super::Desired for Table {
     fn keys(&self) -> impl Iterator<Item = PortKey> {
@@ -32,15 +32,15 @@ impl super::Desired for Table {
     }
 }
 
-pub(super) const SMALL: Limits =
+pub(crate) const SMALL: Limits =
     Limits { frontends4: 64, frontends6: 64, endpoints4: 256, endpoints6: 256, live: 512 };
 
-pub(super) fn key(number: u32, family: Family) -> PortKey {
+pub(crate) fn key(number: u32, family: Family) -> PortKey {
     let service = format!("service-{number:05}");
     PortKey { namespace: "shop".into(), service: service.into(), port: "".into(), family }
 }
 
-pub(super) fn ip(family: Family, network: u8, host: u32) -> IpAddr {
+pub(crate) fn ip(family: Family, network: u8, host: u32) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::from_bits((u32::from(network) << 24) | host).into(),
         Family::V6 => {
@@ -50,17 +50,17 @@ pub(super) fn ip(family: Family, network: u8, host: u32) -> IpAddr {
     }
 }
 
-pub(super) fn frontend(family: Family, host: u32, port: u16, protocol: Protocol) -> Frontend {
+pub(crate) fn frontend(family: Family, host: u32, port: u16, protocol: Protocol) -> Frontend {
     let address = FrontendAddress::Ip(ip(family, 10, host));
     Frontend { address, port, protocol, kind: FrontendKind::ClusterIp }
 }
 
-pub(super) fn endpoint(family: Family, host: u32) -> Endpoint {
+pub(crate) fn endpoint(family: Family, host: u32) -> Endpoint {
     Endpoint { address: ip(family, 11, host), port: 8080, placement: Placement::Remote }
 }
 
 /// A service with one frontend and `endpoints` endpoints of its own.
-pub(super) fn service(number: u32, endpoints: u32) -> (PortKey, PortState) {
+pub(crate) fn service(number: u32, endpoints: u32) -> (PortKey, PortState) {
     let family = Family::V4;
     let endpoints = (0..endpoints).map(|at| endpoint(family, number * 16 + at)).collect();
     let frontends = vec![frontend(family, number, 80, Protocol::Tcp)];
@@ -97,7 +97,7 @@ fn state(family: Family, protocol: Protocol) -> impl Strategy<Value = PortState>
     })
 }
 
-pub(super) fn edit() -> impl Strategy<Value = (PortKey, Option<PortState>)> {
+pub(crate) fn edit() -> impl Strategy<Value = (PortKey, Option<PortState>)> {
     (0u32..6, any::<bool>(), any::<bool>()).prop_flat_map(|(number, v4, tcp)| {
         let family = if v4 { Family::V4 } else { Family::V6 };
         // A port has one protocol for good: it follows from the number.
@@ -109,7 +109,7 @@ pub(super) fn edit() -> impl Strategy<Value = (PortKey, Option<PortState>)> {
 }
 
 /// Everything that the strategies above could make a frontend, and more.
-pub(super) fn destinations() -> Vec<Destination> {
+pub(crate) fn destinations() -> Vec<Destination> {
     let mut all = Vec::new();
     for family in [Family::V4, Family::V6] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -126,7 +126,7 @@ pub(super) fn destinations() -> Vec<Destination> {
     all
 }
 
-pub(super) fn put(table: &mut Table, key: &PortKey, state: Option<&PortState>) {
+pub(crate) fn put(table: &mut Table, key: &PortKey, state: Option<&PortState>) {
     match state {
         Some(state) => table.insert(key.clone(), state.clone()),
         None => table.remove(key),
@@ -134,7 +134,7 @@ pub(super) fn put(table: &mut Table, key: &PortKey, state: Option<&PortState>) {
 }
 
 /// Identities by service port and endpoint.
-pub(super) fn identities(program: &Program) -> BTreeMap<(PortKey, IpAddr, u16), u32> {
+pub(crate) fn identities(program: &Program) -> BTreeMap<(PortKey, IpAddr, u16), u32> {
     fn half<const N: usize>(half: &super::half::Half<N>) -> Vec<((PortKey, IpAddr, u16), u32)> {
         let mut all = Vec::new();
         for port in half.ports.iter().flatten() {

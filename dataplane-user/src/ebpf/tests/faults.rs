@@ -53,9 +53,10 @@ proptest! {
         for to in destinations() {
             prop_assert_eq!(simulate_maps(&mut maps, &to), meaning(&table, &to), "{:?}", to);
         }
-        // Nothing is left over: a third process finds exactly what a fresh one would need.
+        // Nothing is left over: a third process finds nothing to put right. (Ports that lost each
+        // frontend to others hold identities that the maps cannot explain.)
         let third = Program::observe(&mut maps).unwrap();
-        prop_assert_eq!(third.pending(), 0);
+        prop_assert!(third.pending() == 0 || program.contested() > 0);
         prop_assert_eq!(third.services().len(), table_services(&program));
     }
 }
