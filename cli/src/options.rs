@@ -116,7 +116,7 @@ options! {
     tc: Tc = "HASHPLANE_TC";
     /// XDP program [default: auto]
     xdp: Xdp = "HASHPLANE_XDP";
-    /// Ports of NodePort services [default: 30000-32767]
+    /// Ports of `NodePort` services [default: 30000-32767]
     node_port_range: String = "HASHPLANE_NODE_PORT_RANGE";
     /// Where /metrics is served [default: 127.0.0.1:10249]
     metrics_address: SocketAddr = "HASHPLANE_METRICS_ADDRESS";

@@ -22,8 +22,8 @@ use serde::Serialize;
 #[derive(Debug, Args)]
 pub(crate) struct Instance {
     /// Name of the instance
-    #[arg(long, env = "HASHPLANE_INSTANCE", default_value = INSTANCE)]
-    instance: String,
+    #[arg(long = "instance", env = "HASHPLANE_INSTANCE", default_value = INSTANCE)]
+    name: String,
     /// The BPF file system
     #[arg(long, env = "HASHPLANE_BPFFS", default_value = BPFFS)]
     bpffs: PathBuf,
@@ -55,7 +55,7 @@ enum Output {
 impl Instance {
     /// The pins, if the instance exists.
     fn pins(&self) -> anyhow::Result<Pins> {
-        let pins = Pins::new(&self.bpffs, &self.instance)?;
+        let pins = Pins::new(&self.bpffs, &self.name)?;
         // Without root the directory looks empty; say what is really wrong.
         match std::fs::metadata(pins.root()) {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -67,12 +67,12 @@ impl Instance {
             Ok(pins)
         } else {
             let root = pins.root();
-            Err(anyhow!("there is no instance {} at {}", self.instance, root.display()))
+            Err(anyhow!("there is no instance {} at {}", self.name, root.display()))
         }
     }
 
     fn names(&self) -> Names {
-        let socket = socket_path(&self.state_dir, &self.instance);
+        let socket = socket_path(&self.state_dir, &self.name);
         // Without a daemon there are numbers instead of names.
         let services: Vec<ServiceName> = client::get(&socket, "/services").unwrap_or_default();
         services.into_iter().map(|service| (service.number, service)).collect()
@@ -117,13 +117,13 @@ pub(crate) fn flows(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 pub(crate) fn cleanup(instance: &Instance) -> anyhow::Result<()> {
-    let pins = Pins::new(&instance.bpffs, &instance.instance)?;
+    let pins = Pins::new(&instance.bpffs, &instance.name)?;
     let removed = remove_all(&pins, &instance.state_dir)?;
     for path in &removed {
         println!("removed {}", path.display());
     }
     if removed.is_empty() {
-        println!("nothing of instance {} is left on this node", instance.instance);
+        println!("nothing of instance {} is left on this node", instance.name);
     }
     Ok(())
 }

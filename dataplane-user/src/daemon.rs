@@ -6,6 +6,7 @@ pub mod node;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod sync;
 
 pub use report::{Report, Shared};
 pub use run::Node;

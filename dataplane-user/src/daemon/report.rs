@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ebpf::attach::Attachment, view::ServiceName};
+use crate::{ebpf::attach::Attachment, sync::histogram::Histogram, view::ServiceName};
 
 /// A sync that takes longer than this makes the node unhealthy (kube-proxy: twice its sync period).
-pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
+pub const HEALTH_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What is going on. Field names are stable: `hashplane status -o json` prints them.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -67,50 +67,21 @@ impl Shared {
         self.lock().report.clone()
     }
 
-    /// A sync took so long.
-    pub fn synced(&self, took: Duration) {
-        self.lock().sync.observe(took);
-    }
-
-    /// From the change of an object to the kernel it took so long.
-    pub fn programmed(&self, took: Duration) {
-        self.lock().programming.observe(took);
+    /// The loop's histograms as they stand now: syncs, network programming.
+    pub fn set_histograms(&self, sync: Histogram, programming: Histogram) {
+        let mut inner = self.lock();
+        (inner.sync, inner.programming) = (sync, programming);
     }
 
     /// The two histograms: syncs, network programming.
     pub fn histograms(&self) -> (Histogram, Histogram) {
         let inner = self.lock();
-        (inner.sync.clone(), inner.programming.clone())
+        (inner.sync, inner.programming)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere does not make the numbers wrong.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Upper bounds of the buckets in seconds.
-pub const BUCKETS_S: [f64; 12] =
-    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
-
-/// Durations in buckets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// How many were at most as long as the bound of the same index.
-    pub buckets: [u64; BUCKETS_S.len()],
-    /// How many there were.
-    pub count: u64,
-    /// How long they took together.
-    pub sum: Duration,
-}
-
-impl Histogram {
-    fn observe(&mut self, took: Duration) {
-        for (bucket, bound) in self.buckets.iter_mut().zip(BUCKETS_S) {
-            *bucket += u64::from(took.as_secs_f64() <= bound);
-        }
-        self.count += 1;
-        self.sum += took;
     }
 }
 
@@ -126,15 +97,5 @@ mod tests {
         report.waiting_since = Some(now);
         assert!(report.is_healthy(now + HEALTH_TIMEOUT / 2));
         assert!(!report.is_healthy(now + HEALTH_TIMEOUT));
-    }
-
-    #[test]
-    fn buckets_are_cumulative() {
-        let shared = Shared::default();
-        shared.synced(Duration::from_millis(2));
-        shared.synced(Duration::from_secs(100));
-        let (sync, _) = shared.histograms();
-        assert_eq!(sync.buckets, [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(sync.count, 2);
     }
 }

@@ -103,6 +103,7 @@ impl Node {
             Self { shared, pins, addresses, sender, facts, watch, attacher, maps, _lock: lock };
         let devices = node.watch.devices().borrow().clone();
         node.apply(&devices)?;
+        super::sync::spawn_sweep(&node.pins)?;
         Ok(node)
     }
 

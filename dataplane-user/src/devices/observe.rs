@@ -62,8 +62,10 @@ pub struct Seen {
 
 /// Asks the kernel for everything.
 pub async fn observe(handle: &Handle) -> Result<Seen, Error> {
-    let links = collect("links", handle.link().get().execute(), link).await?;
-    let addresses = collect("addresses", handle.address().get().execute(), address).await?;
+    let links =
+        collect("links", handle.link().get().execute(), |message| Some(link(message))).await?;
+    let addresses =
+        collect("addresses", handle.address().get().execute(), |message| address(&message)).await?;
     let mut default_routes = Vec::new();
     for (family, route) in [
         (Family::V4, RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()),
@@ -91,7 +93,7 @@ async fn collect<M, T>(
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink has many attributes; we need these")]
-fn link(message: LinkMessage) -> Option<(u32, Link)> {
+fn link(message: LinkMessage) -> (u32, Link) {
     let loopback =
         message.header.link_layer_type == netlink_packet_route::link::LinkLayerType::Loopback;
     let mut link = Link { loopback, ..Link::default() };
@@ -103,7 +105,7 @@ fn link(message: LinkMessage) -> Option<(u32, Link)> {
             _ => {}
         }
     }
-    Some((message.header.index, link))
+    (message.header.index, link)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "only the mode is needed")]
@@ -118,7 +120,7 @@ fn xdp(part: &LinkXdp) -> Option<XdpAttached> {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "netlink has many attributes; we need these")]
-fn address(message: AddressMessage) -> Option<Address> {
+fn address(message: &AddressMessage) -> Option<Address> {
     // On a point-to-point link `Address` is the other end and `Local` is ours.
     let (mut local, mut ours) = (None, None);
     let mut flags = AddressFlags::empty();

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::Context;
 use crate::{
-    daemon::report::{BUCKETS_S, Histogram, Report},
+    daemon::report::Report,
     ebpf::maps::KernelMaps,
+    sync::histogram::Histogram,
     view::status::{self, CounterRow, MapRow},
 };
 
@@ -106,12 +107,13 @@ fn escape(value: &str) -> String {
 fn histogram(text: &mut String, name: &str, help: &str, values: &Histogram) {
     head(text, name, "histogram", help);
     let bucket = format!("{name}_bucket");
-    for (bound, count) in BUCKETS_S.iter().zip(values.buckets) {
-        sample(text, &bucket, &[("le", &bound.to_string())], count);
+    let seconds = |us| std::time::Duration::from_micros(us).as_secs_f64();
+    for (bound_us, count) in values.cumulative() {
+        sample(text, &bucket, &[("le", &seconds(bound_us).to_string())], count);
     }
-    sample(text, &bucket, &[("le", "+Inf")], values.count);
-    let _infallible = writeln!(text, "{name}_sum {}", values.sum.as_secs_f64());
-    sample(text, &format!("{name}_count"), &[], values.count);
+    sample(text, &bucket, &[("le", "+Inf")], values.count());
+    let _infallible = writeln!(text, "{name}_sum {}", seconds(values.sum_us()));
+    sample(text, &format!("{name}_count"), &[], values.count());
 }
 
 #[cfg(test)]
