@@ -88,9 +88,9 @@ pub(super) fn attach(
     let refused = |source| Error::Attach { program: name, target: target.to_owned(), source };
     let cgroup = open(Path::new(target))?;
     let program: &mut CgroupSockAddr = program(&mut programs.ebpf, name)?;
-    let attached = program
-        .attach(cgroup, CgroupAttachMode::AllowMultiple)
-        .and_then(|id| program.take_link(id));
+    // A link always stands beside others and takes no flags; `Single` is the mode without any.
+    let attached =
+        program.attach(cgroup, CgroupAttachMode::Single).and_then(|id| program.take_link(id));
     let link = FdLink::try_from(attached.map_err(|error| refused(error.into()))?)
         .map_err(|error| refused(error.into()))?;
     // A crash between the two leaves a pin with the longer name, which the next process removes.
