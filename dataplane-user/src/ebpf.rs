@@ -23,6 +23,7 @@ pub mod load;
 pub mod attach;
 
 pub mod flows;
+pub mod sockets;
 
 pub mod kernel;
 

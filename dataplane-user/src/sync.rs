@@ -18,6 +18,7 @@ use self::{backoff::Backoff, histogram::Histogram};
 use crate::{
     ebpf::{
         CapacityError, Desired, Program,
+        flows::{self, Sweep},
         maps::{MapError, MapWriter},
         program::{Departed, Fill, ServicePort},
     },
@@ -43,11 +44,17 @@ pub struct Pace {
     pub interval_min: Duration,
     /// Most events taken in before an apply.
     pub batch_max: usize,
+    /// Time between two looks at the flows.
+    pub sweep_interval: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { interval_min: Duration::from_millis(5), batch_max: 100_000 }
+        Self {
+            interval_min: Duration::from_millis(5),
+            batch_max: 100_000,
+            sweep_interval: Duration::from_secs(10),
+        }
     }
 }
 
@@ -74,6 +81,8 @@ pub struct Status {
     pub network_programming: Histogram,
     /// Seconds that compile and apply took.
     pub sync: Histogram,
+    /// What the last look at the flows found.
+    pub flows: Sweep,
 }
 
 /// The loop and what it owns.
@@ -126,6 +135,7 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
         let mut last = None;
         let mut open = true;
         let mut received = Vec::new();
+        let mut sweep_at = Instant::now() + self.pace.sweep_interval;
         loop {
             let wake = self.wake();
             if !open && wake.is_none() {
@@ -136,6 +146,10 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
                 count = events.recv_many(&mut received, self.pace.batch_max), if open => {
                     open = count > 0;
                     first_event = open.then(Instant::now);
+                }
+                () = sleep_until(sweep_at), if open => {
+                    self.sweep();
+                    sweep_at = Instant::now() + self.pace.sweep_interval;
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
@@ -152,6 +166,20 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
             }
             self.round(first_event.unwrap_or_else(Instant::now));
             last = Some(Instant::now());
+        }
+    }
+
+    /// Expires flows, and clears gate bits that nobody needs any more (with the next round).
+    fn sweep(&mut self) {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+        let now_ns =
+            now.map_or(0, |now| u64::try_from(Duration::from(now).as_nanos()).unwrap_or(0));
+        match flows::sweep(&mut self.maps, dataplane_common::flow::tick(now_ns)) {
+            Ok(sweep) => {
+                self.program.clear_gate(&sweep.gate_bits);
+                self.status.flows = sweep;
+            }
+            Err(error) => tracing::warn!(%error, "cannot sweep the flows, trying again later"),
         }
     }
 
@@ -201,7 +229,7 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
                 tracing::warn!(%error, "cannot apply, trying again");
                 self.status.failures += 1;
                 self.status.last_error = Some(error.to_string());
-                self.retry_at = Some(Instant::now() + self.backoff.next());
+                self.retry_at = Some(Instant::now() + self.backoff.delay());
             }
         }
         self.status.sync.record(begun.elapsed());

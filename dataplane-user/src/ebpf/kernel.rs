@@ -67,7 +67,7 @@ const MAP_DELETE_BATCH: libc::c_int = 27;
 /// `union bpf_attr` for calls on many entries (`include/uapi/linux/bpf.h`).
 #[repr(C)]
 #[derive(Default)]
-struct Batch {
+struct Many {
     in_batch: u64,
     out_batch: u64,
     keys: u64,
@@ -204,14 +204,14 @@ pub fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result
     loop {
         let mut keys = vec![0u8; room as usize * size_of::<K>()];
         let mut values = vec![0u8; room as usize * size_of::<V>()];
-        let mut attr = Batch {
+        let mut attr = Many {
             in_batch: if first { 0 } else { address_of(cursor.as_mut_ptr()) },
             out_batch: address_of(next.as_mut_ptr()),
             keys: address_of(keys.as_mut_ptr()),
             values: address_of(values.as_mut_ptr()),
             count: room,
             map_fd: raw_fd(fd),
-            ..Batch::default()
+            ..Many::default()
         };
         let end = match bpf(MAP_LOOKUP_BATCH, &mut attr) {
             Ok(_) => false,
@@ -258,12 +258,12 @@ fn entries_one_by_one<K: Plain, V: Plain>(fd: BorrowedFd<'_>) -> io::Result<Vec<
     }
 }
 
-fn batch<K: Plain>(fd: BorrowedFd<'_>, keys: &[K], count: usize) -> Batch {
-    Batch {
+fn batch<K: Plain>(fd: BorrowedFd<'_>, keys: &[K], count: usize) -> Many {
+    Many {
         keys: address_of(keys.as_ptr()),
         count: u32::try_from(count).unwrap_or(u32::MAX),
         map_fd: raw_fd(fd),
-        ..Batch::default()
+        ..Many::default()
     }
 }
 

@@ -17,7 +17,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The delay before the next try.
-    pub fn next(&mut self) -> Duration {
+    pub fn delay(&mut self) -> Duration {
         let delay = self.0;
         self.0 = (delay * 2).min(LAST);
         delay
@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn delays_double_from_10_ms_to_5_s() {
         let mut backoff = Backoff::default();
-        let delays: Vec<u128> = (0..11).map(|_| backoff.next().as_millis()).collect();
+        let delays: Vec<u128> = (0..11).map(|_| backoff.delay().as_millis()).collect();
         assert_eq!(delays, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000]);
     }
 }

@@ -130,3 +130,21 @@ async fn a_burst_goes_out_in_few_rounds() {
     assert!(status.borrow().sync.count() <= 3, "{} rounds", status.borrow().sync.count());
     assert_eq!(status.borrow().services.len(), 60);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_bit_is_cleared_once_neither_a_frontend_nor_a_flow_needs_it() {
+    let sync = Sync::new(FakeTable::default(), reading(SMALL), Pace::default()).unwrap();
+    let (send, events) = mpsc::channel(16);
+    let running = tokio::spawn(sync.run(events));
+    let (key, state) = service(7, 1);
+    for event in [Event::Port(key.clone(), Some(state)), Event::Synced, Event::Port(key, None)] {
+        send.send(event).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    drop(send);
+    let (_, maps, _) = running.await.unwrap();
+    let gate = &maps.contents[dataplane_common::names::GATE];
+    assert!(!gate.is_empty(), "the bit was set before");
+    assert!(gate.values().all(|word| word.iter().all(|byte| *byte == 0)));
+}

@@ -131,7 +131,7 @@ fn flow_row<const N: usize>(
 
 fn state<const N: usize>(flow: &Flow<N>) -> &'static str {
     let closing = Flow::<N>::FIN | Flow::<N>::PARTNER_FIN;
-    if flow.is_closed() {
+    if Flow::<N>::is_closed(flow.flags) {
         "closed"
     } else if flow.flags & closing != 0 {
         "closing"

@@ -63,11 +63,13 @@ proptest! {
 
 fn table_services(program: &Program) -> usize {
     // A port whose frontends all belong to others leaves no trace in the maps.
-    let v4: std::collections::BTreeSet<_> =
-        program.v4.frontends.iter().map(|(_, owner)| owner.slot).collect();
-    let v6: std::collections::BTreeSet<_> =
-        program.v6.frontends.iter().map(|(_, owner)| owner.slot).collect();
-    v4.len() + v6.len()
+    fn visible<const N: usize>(half: &crate::ebpf::half::Half<N>) -> usize {
+        let owns = |slot: u32, key| half.frontends.get(&key).is_some_and(|o| o.slot == slot);
+        let ports =
+            (0u32..).zip(&half.ports).filter_map(|(slot, port)| Some((slot, port.as_ref()?)));
+        ports.filter(|(slot, port)| port.claims.iter().any(|claim| owns(*slot, claim.key))).count()
+    }
+    visible(&program.v4) + visible(&program.v6)
 }
 
 fn settle(program: &mut Program, maps: &mut FakeMaps) {
