@@ -10,3 +10,4 @@ mod agree;
 mod cluster_ip;
 mod lab;
 mod support;
+mod verifier;
