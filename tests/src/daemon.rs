@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Output, Stdio},
     sync::Arc,
@@ -115,6 +116,8 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log")?)
             .stderr(log)
+            // Ctrl-C is for the owner of the lab, who ends the daemon in its own way.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", self.options.binary.display()))?;
         self.child = Some(child);
@@ -140,6 +143,11 @@ impl Daemon {
         let status = ended.inspect_err(|_runs| drop(child.kill()))?;
         ensure!(status.success(), "the daemon ended with {status}:\n{}", self.log());
         Ok(())
+    }
+
+    /// Lets the process run on when this is dropped.
+    pub fn leave(&mut self) {
+        self.child = None;
     }
 
     /// What the daemon has logged so far, all of its runs.
@@ -184,12 +192,14 @@ impl Daemon {
         };
         eventually(SYNC_WAIT, || {
             let endpoints = of_service(self.json("endpoints")?);
-            let live: BTreeSet<_> = endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
+            let live: BTreeSet<_> =
+                endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
             let wanted = service.ready_endpoints().into_iter();
             let wanted: BTreeSet<_> =
                 wanted.map(|(address, port, transport)| spelt(address, port, transport)).collect();
             ensure!(live == wanted, "endpoints are {live:?}, wanted {wanted:?}");
-            let frontends: BTreeSet<_> = of_service(self.json("services")?).iter().map(end).collect();
+            let frontends: BTreeSet<_> =
+                of_service(self.json("services")?).iter().map(end).collect();
             for (address, port, transport) in service.frontends() {
                 let wanted = spelt(address, port, transport);
                 ensure!(frontends.contains(&wanted), "{wanted:?} is not among {frontends:?}");
@@ -215,9 +225,22 @@ impl Daemon {
         command.output().with_context(|| format!("cannot run hashplane {arguments:?}"))
     }
 
-    /// The folder below bpffs where the programs and maps of this daemon are pinned.
-    pub fn pins(&self) -> PathBuf {
-        self.bpffs.join("hashplane")
+    /// Runs a second daemon with the same arguments, which should end at once.
+    pub fn run_second_daemon(&self) -> anyhow::Result<Output> {
+        let mut command = self.host.command("timeout");
+        command.arg("10").arg(&self.options.binary).arg("proxy").args(&self.arguments);
+        command.output().context("cannot run a second daemon")
+    }
+
+    /// Where bpffs is mounted.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The folder where the programs and maps of this daemon are pinned.
+    pub fn instance_pins(&self) -> PathBuf {
+        let abi = format!("v{}", dataplane_common::ABI);
+        self.bpffs.join("hashplane").join(abi).join(self.node.as_str())
     }
 }
 

@@ -174,6 +174,15 @@ impl Lab {
         Daemon::start(&self.name, self.manifests.path(), self.host(node), node, options)
     }
 
+    /// Leaves the lab, with what runs in its hosts, for [`remove`].
+    pub fn leave(&self) -> anyhow::Result<()> {
+        self.outside.leave()?;
+        for node in &self.nodes {
+            node.host.leave()?;
+        }
+        self.keeper.keep()
+    }
+
     /// Starts to describe a Service; see [`Service::write`].
     pub fn service(&self, name: &str) -> Service {
         Service::new(name, self.manifests.clone())

@@ -165,7 +165,8 @@ fn two_services_on_one_endpoint_never_mix_up_one_client_port() {
             let socket = client.udp_unconnected(frontends[0], Asking::default()).unwrap();
             for to in frontends.into_iter().cycle().take(6) {
                 let answer = socket.ask_to(to);
-                let answer = answer.unwrap_or_else(|error| panic!("{} {to}: {error}", client.name()));
+                let answer =
+                    answer.unwrap_or_else(|error| panic!("{} {to}: {error}", client.name()));
                 assert_eq!(answer.peer, to, "{}: who answers must be who was asked", client.name());
             }
         }

@@ -6,6 +6,12 @@
     reason = "a test that cannot go on fails, in its helper functions too"
 )]
 
+mod change;
 mod cluster_ip;
+mod demo;
+mod faults;
 mod lab;
+mod node_port;
+mod refusal;
 mod support;
+mod tools;

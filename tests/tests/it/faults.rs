@@ -1,0 +1,118 @@
+//! Bad input and faults: what is wrong is named, and everything else goes on.
+
+use hashplane_tests::{
+    agent::protocol::Transport,
+    lab::{Family, NodeName},
+};
+
+use crate::support::{World, ask, each, skipped, until};
+
+/// A Service of one port, given the text of its `spec`.
+fn service(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn a_manifest_that_does_not_parse_leaves_the_last_good_state() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let server = world.server("server", NodeName::B, 8080);
+    let web = world.lab.service("web").port("http", 80, 8080).endpoint(&server);
+    world.apply(&web);
+    let before = world.a.metric("hashplane_problems", &[]).unwrap();
+    world.lab.manifests().write("web.yaml", "kind: Service\n  spec: [\n").unwrap();
+    until("the problem is counted", || {
+        (world.a.metric("hashplane_problems", &[]).ok()? > before).then_some(())
+    });
+    assert!(world.a.log().contains("web.yaml"), "{}", world.a.log());
+    for client in world.clients() {
+        each(|family, transport, what| {
+            ask(&client, transport, web.frontend(family, 80), what);
+        });
+    }
+    world.apply(&web);
+    until("the problem is over", || {
+        let problems = world.a.metric("hashplane_problems", &[]).ok()?;
+        (problems <= before).then_some(())
+    });
+}
+
+#[test]
+fn bad_objects_are_named_and_the_rest_keeps_working() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let server = world.server("server", NodeName::A, 8080);
+    let bad = [
+        ("no-ports", "{clusterIP: 10.96.0.101}"),
+        ("no-address", "{clusterIP: 10.96.0.777, ports: [{port: 80}]}"),
+        ("twice", "{clusterIP: 10.96.0.103, ports: [{name: a, port: 80}, {name: b, port: 80}]}"),
+        ("carrier-pigeon", "{clusterIP: 10.96.0.104, ports: [{port: 80, protocol: PIGEON}]}"),
+    ];
+    for (name, spec) in bad {
+        world.lab.manifests().write(&format!("{name}.yaml"), &service(name, spec)).unwrap();
+    }
+    let web = world.lab.service("web").port("http", 80, 8080).endpoint(&server);
+    world.apply(&web);
+    for (name, _) in bad {
+        until(&format!("{name} is named"), || world.a.log().contains(name).then_some(()));
+    }
+    let problems = world.a.metric("hashplane_problems", &[]).unwrap();
+    assert!(problems >= 4.0, "{problems}:\n{}", world.a.log());
+    for client in world.clients() {
+        each(|family, transport, what| {
+            ask(&client, transport, web.frontend(family, 80), what);
+        });
+    }
+}
+
+#[test]
+fn a_slice_of_an_unknown_service_waits_for_it() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let server = world.server("server", NodeName::A, 8080);
+    let web = world.lab.service("web").port("http", 80, 8080).endpoint(&server);
+    let yaml = web.to_yaml().unwrap();
+    let (service, slices) = yaml.split_once("---\n").unwrap();
+    world.lab.manifests().write("slices.yaml", slices).unwrap();
+    let other = world.lab.service("other").number(2).port("http", 80, 8080).endpoint(&server);
+    world.apply(&other);
+    world.lab.manifests().write("service.yaml", service).unwrap();
+    world.a.wait_for(&web).unwrap();
+    let [_, packets] = world.clients();
+    ask(&packets, Transport::Tcp, web.frontend(Family::V6, 80), "after the Service came");
+}
+
+#[test]
+fn a_second_daemon_on_one_node_is_refused_with_a_reason() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let said = world.a.run_second_daemon().unwrap();
+    assert!(!said.status.success());
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    let last = stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("already") || last.contains("another"), "{stderr}");
+    world.a.health().unwrap();
+}
+
+#[test]
+fn a_cgroup_that_does_not_exist_is_named() {
+    if skipped() {
+        return;
+    }
+    let lab = crate::support::lab();
+    let options = hashplane_tests::DaemonOptions::new(crate::support::hashplane())
+        .with(&["--cgroup", "/sys/fs/cgroup/hashplane-no-such-group"]);
+    let error = lab.start_daemon(NodeName::A, options).unwrap_err();
+    let text = format!("{error:?}");
+    assert!(text.contains("hashplane-no-such-group"), "{text}");
+}
