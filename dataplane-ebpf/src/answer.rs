@@ -4,7 +4,7 @@ use dataplane_common::{Reason, TCP, Tuple, V4, V6};
 
 use crate::{
     checksum::Sum,
-    headers::{Headers, L3},
+    headers::{self, Headers, L3},
     packet::Packet,
     pipeline::Verdict,
     wire::{
@@ -21,7 +21,7 @@ use crate::{
 const HOPS: u8 = 64;
 
 /// What the two families do differently in a refusal.
-pub trait Refuse<const N: usize> {
+trait Refuse<const N: usize> {
     /// Bytes of the IP header we write.
     const IP_LEN: usize;
 
@@ -40,9 +40,26 @@ pub trait Refuse<const N: usize> {
     fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<N>) -> Option<()>;
 }
 
-/// Answer the packet instead of whom it was for.
+/// Answer an IPv4 packet instead of whom it was for.
 #[inline(always)]
-pub fn refuse<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<N>) -> Verdict
+pub fn refuse4<P: Packet + ?Sized>(packet: &mut P) -> Verdict {
+    match headers::parse4(packet) {
+        Ok(headers) => refuse(packet, &headers),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+/// Answer an IPv6 packet instead of whom it was for.
+#[inline(always)]
+pub fn refuse6<P: Packet + ?Sized>(packet: &mut P) -> Verdict {
+    match headers::parse6(packet) {
+        Ok(headers) => refuse(packet, &headers),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+#[inline(always)]
+fn refuse<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<N>) -> Verdict
 where
     [u8; N]: Refuse<N>,
 {

@@ -38,10 +38,11 @@ impl Sum {
     /// With all of `bytes`, whose length is a multiple of four.
     #[inline(always)]
     pub const fn add<const N: usize>(self, bytes: &[u8; N]) -> Self {
+        let (words, _) = bytes.as_chunks::<4>();
         let (mut sum, mut at) = (self, 0);
-        while at + 4 <= N {
-            sum = sum.add32([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-            at += 4;
+        while at < words.len() {
+            sum = sum.add32(words[at]);
+            at += 1;
         }
         sum
     }
@@ -49,13 +50,12 @@ impl Sum {
     /// With `old` replaced by `new`, whose length is a multiple of four.
     #[inline(always)]
     pub const fn replace<const N: usize>(self, old: &[u8; N], new: &[u8; N]) -> Self {
+        let (old, _) = old.as_chunks::<4>();
+        let (new, _) = new.as_chunks::<4>();
         let (mut sum, mut at) = (self, 0);
-        while at + 4 <= N {
-            sum = sum.replace32(
-                [old[at], old[at + 1], old[at + 2], old[at + 3]],
-                [new[at], new[at + 1], new[at + 2], new[at + 3]],
-            );
-            at += 4;
+        while at < old.len() && at < new.len() {
+            sum = sum.replace32(old[at], new[at]);
+            at += 1;
         }
         sum
     }

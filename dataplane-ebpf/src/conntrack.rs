@@ -1,11 +1,11 @@
 //! Connection tracking: find, follow and begin flows.
 
-use dataplane_common::{Config, EndpointId, Flow, FlowKey, TCP, Tuple};
+use dataplane_common::{Flow, FlowKey, TCP, Tuple};
 
 use crate::{
     headers::Headers,
     select,
-    tables::{Insert, Tables},
+    tables::{Insert, Origin, Ports, Tables},
     wire::tcp,
 };
 
@@ -16,14 +16,14 @@ const SOURCE_PORTS_TRIED: u32 = 16;
 #[inline(always)]
 pub fn continues<const N: usize, T: Tables<N>>(
     tables: &T,
-    flow: &Flow<N>,
+    entry: T::Entry,
     headers: &Headers<N>,
 ) -> bool {
-    let is_live = || tables.is_live(EndpointId::from_bits(flow.endpoint));
+    let is_live = || tables.is_live(tables.endpoint_of(entry));
     if headers.protocol == TCP {
         // A connection stays with its endpoint until it ends. Only a SYN may begin another.
         let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        !opens || (!flow.is_closed() && is_live())
+        !opens || (!Flow::<N>::is_closed(tables.flags(entry)) && is_live())
     } else {
         is_live()
     }
@@ -35,19 +35,19 @@ pub fn follow<const N: usize, T: Tables<N>>(
     tables: &mut T,
     key: &FlowKey<N>,
     entry: T::Entry,
-    flow: &Flow<N>,
+    to: &Tuple<N>,
     headers: &Headers<N>,
 ) {
     let now = tables.now();
-    if flow.seen != now {
+    if tables.seen(entry) != now {
         tables.set_seen(entry, now);
     }
-    if key.is_reply() && flow.flags & Flow::<N>::ANSWERED == 0 {
+    if key.is_reply() && tables.flags(entry) & Flow::<N>::ANSWERED == 0 {
         tables.add_flags(entry, Flow::<N>::ANSWERED);
     }
     // UDP has no flags: this is TCP.
     if headers.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
-        end(tables, key, entry, flow, headers.tcp_flags);
+        end(tables, key, entry, to, headers.tcp_flags);
     }
 }
 
@@ -56,7 +56,7 @@ fn end<const N: usize, T: Tables<N>>(
     tables: &mut T,
     key: &FlowKey<N>,
     entry: T::Entry,
-    flow: &Flow<N>,
+    to: &Tuple<N>,
     tcp_flags: u8,
 ) {
     let (own, partners) = if tcp_flags & tcp::RST != 0 {
@@ -64,9 +64,9 @@ fn end<const N: usize, T: Tables<N>>(
     } else {
         (Flow::<N>::FIN, Flow::<N>::PARTNER_FIN)
     };
-    if flow.flags & own == 0 {
+    if tables.flags(entry) & own == 0 {
         tables.add_flags(entry, own);
-        if let Some(partner) = tables.flow(&key.partner(&flow.to)) {
+        if let Some(partner) = tables.flow(&key.partner(to)) {
             tables.add_flags(partner, partners);
         }
     }
@@ -74,8 +74,9 @@ fn end<const N: usize, T: Tables<N>>(
 
 /// Forget both directions of a flow.
 #[inline(always)]
-pub fn forget<const N: usize, T: Tables<N>>(tables: &mut T, key: &FlowKey<N>, flow: &Flow<N>) {
-    tables.remove(&key.partner(&flow.to));
+pub fn forget<const N: usize, T: Tables<N>>(tables: &mut T, key: &FlowKey<N>, entry: T::Entry) {
+    let to = tables.to(entry);
+    tables.remove(&key.partner(&to));
     tables.remove(key);
 }
 
@@ -88,70 +89,63 @@ pub enum Obstacle {
     Full,
 }
 
-/// Enter both directions of a flow; `flow.to` gets the source port that was free.
+/// Enter both directions of a flow; `to` gets the source port that was free.
 ///
 /// The reply entry is the claim: whoever enters it first owns the source port.
 #[inline(always)]
 pub fn begin<const N: usize, T: Tables<N>>(
     tables: &mut T,
-    config: &Config,
+    ports: &Ports,
     headers: &Headers<N>,
-    flow: &mut Flow<N>,
-    translate_port: bool,
+    to: &mut Tuple<N>,
+    origin: &Origin,
 ) -> Result<(), Obstacle> {
     let key = FlowKey::forward(headers.tuple, headers.protocol);
-    let mut back = Flow { to: headers.tuple.reversed(), ..*flow };
-    let count = u32::from(config.source_port_count);
+    let count = u32::from(ports.source_count);
     let mut offset = select::mix(select::hash(&headers.tuple, headers.protocol)) % count;
-    if translate_port {
-        flow.to.src_port = source_port(config, offset);
+    if origin.flags & Flow::<N>::FORWARD != 0 {
+        to.src_port = source_port(ports, offset);
     }
-    let mut claimed = false;
     for _ in 0..SOURCE_PORTS_TRIED {
-        match claim(tables, &key.partner(&flow.to), &mut back) {
+        let reply = key.partner(to);
+        match claim(tables, &reply, &headers.tuple.reversed(), origin) {
+            Insert::Done if tables.insert(&key, to, origin) => return Ok(()),
             Insert::Done => {
-                claimed = true;
-                break;
+                tables.remove(&reply);
+                return Err(Obstacle::Full);
             }
             Insert::Full => return Err(Obstacle::Full),
             Insert::Taken => {}
         }
         offset = if offset + 1 == count { 0 } else { offset + 1 };
-        flow.to.src_port = source_port(config, offset);
+        to.src_port = source_port(ports, offset);
     }
-    if !claimed {
-        return Err(Obstacle::NoSourcePort);
-    }
-    if !tables.insert(&key, flow) {
-        tables.remove(&key.partner(&flow.to));
-        return Err(Obstacle::Full);
-    }
-    Ok(())
+    Err(Obstacle::NoSourcePort)
 }
 
 /// Take the reply key unless a living flow of somebody else has it.
 #[inline(always)]
 fn claim<const N: usize, T: Tables<N>>(
     tables: &mut T,
-    key: &FlowKey<N>,
-    back: &mut Flow<N>,
+    reply: &FlowKey<N>,
+    back: &Tuple<N>,
+    origin: &Origin,
 ) -> Insert {
-    let inserted = tables.insert_new(key, back);
+    let inserted = tables.insert_new(reply, back, origin);
     if inserted != Insert::Taken {
         return inserted;
     }
-    let Some(entry) = tables.flow(key) else { return Insert::Taken };
-    let other = tables.read(entry);
-    if other.to != back.to && !other.is_closed() {
+    let Some(other) = tables.flow(reply) else { return Insert::Taken };
+    if tables.to(other) != *back && !Flow::<N>::is_closed(tables.flags(other)) {
         return Insert::Taken;
     }
-    if tables.insert(key, back) { Insert::Done } else { Insert::Full }
+    if tables.insert(reply, back, origin) { Insert::Done } else { Insert::Full }
 }
 
 #[inline(always)]
-fn source_port(config: &Config, offset: u32) -> [u8; 2] {
-    #[expect(clippy::cast_possible_truncation, reason = "less than source_port_count, a u16")]
-    config.source_port_min.wrapping_add(offset as u16).to_be_bytes()
+fn source_port(ports: &Ports, offset: u32) -> [u8; 2] {
+    #[expect(clippy::cast_possible_truncation, reason = "less than source_count, a u16")]
+    ports.source_min.wrapping_add(offset as u16).to_be_bytes()
 }
 
 /// The ends of a packet after its translation to an endpoint.

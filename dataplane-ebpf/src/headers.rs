@@ -38,36 +38,28 @@ impl<const N: usize> Headers<N> {
     }
 }
 
-/// A packet by family.
+/// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// TCP or UDP on IPv4.
-    V4(Headers<V4>),
-    /// TCP or UDP on IPv6.
-    V6(Headers<V6>),
-    /// None of our business.
-    Pass(Reason),
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
-/// Read the headers. The bytes stay as they are.
+/// The frame's IP family, or the reason why it has none.
 #[inline(always)]
-pub fn parse<P: Packet + ?Sized>(packet: &mut P) -> Parsed {
-    let Some(header) = packet.window(0) else { return Parsed::Pass(Reason::Short) };
-    match Ethernet(header).ethertype() {
-        ethernet::IPV4 => match parse4(packet) {
-            Ok(headers) => Parsed::V4(headers),
-            Err(reason) => Parsed::Pass(reason),
-        },
-        ethernet::IPV6 => match parse6(packet) {
-            Ok(headers) => Parsed::V6(headers),
-            Err(reason) => Parsed::Pass(reason),
-        },
-        _ => Parsed::Pass(Reason::NotIp),
+pub fn family<P: Packet + ?Sized>(packet: &mut P) -> Result<Family, Reason> {
+    match Ethernet(packet.window(0).ok_or(Reason::Short)?).ethertype() {
+        ethernet::IPV4 => Ok(Family::V4),
+        ethernet::IPV6 => Ok(Family::V6),
+        _ => Err(Reason::NotIp),
     }
 }
 
+/// Read the headers of an IPv4 packet. The bytes stay as they are.
 #[inline(always)]
-fn parse4<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V4>, Reason> {
+pub fn parse4<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V4>, Reason> {
     let ip = Ipv4(packet.window(L3).ok_or(Reason::Short)?);
     let header_len = ip.header_len().ok_or(Reason::Malformed)?;
     if ip.is_fragment() {
@@ -81,8 +73,9 @@ fn parse4<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V4>, Reason> {
     Ok(Headers { tuple, protocol, tcp_flags, hops, l4 })
 }
 
+/// Read the headers of an IPv6 packet. The bytes stay as they are.
 #[inline(always)]
-fn parse6<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V6>, Reason> {
+pub fn parse6<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V6>, Reason> {
     let ip = Ipv6(packet.window(L3).ok_or(Reason::Short)?);
     if !ip.is_version_6() {
         return Err(Reason::Malformed);

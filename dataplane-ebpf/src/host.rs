@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, collections::BTreeSet, vec::Vec};
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Peer, PeerKey, gate,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Peer, PeerKey, Tuple,
+    gate,
 };
 
 use crate::{
     packet::Packet,
     sockets::Sockets,
-    tables::{Insert, Node, Route, Tables},
+    tables::{Insert, Node, Origin, Ports, Route, Tables},
 };
 
 /// A frame in memory.
@@ -82,8 +83,8 @@ impl HostTables {
 }
 
 impl Node for HostTables {
-    fn config(&self) -> Option<&Config> {
-        self.config.as_ref()
+    fn ports(&self) -> Option<Ports> {
+        Ports::of(self.config.as_ref()?)
     }
 
     fn now(&self) -> u32 {
@@ -139,8 +140,25 @@ macro_rules! tables {
                 self.$family.flows.contains_key(key).then_some(*key)
             }
 
-            fn read(&self, entry: FlowKey<$len>) -> Flow<$len> {
-                self.$family.flows[&entry]
+            fn to(&self, entry: FlowKey<$len>) -> Tuple<$len> {
+                self.$family.flows[&entry].to
+            }
+
+            fn flags(&self, entry: FlowKey<$len>) -> u32 {
+                self.$family.flows[&entry].flags
+            }
+
+            fn endpoint_of(&self, entry: FlowKey<$len>) -> EndpointId {
+                EndpointId::from_bits(self.$family.flows[&entry].endpoint)
+            }
+
+            fn seen(&self, entry: FlowKey<$len>) -> u32 {
+                self.$family.flows[&entry].seen
+            }
+
+            fn link(&self, entry: FlowKey<$len>, now: u32) -> Option<Link> {
+                let flow = &self.$family.flows[&entry];
+                (flow.link_seen == now).then_some(flow.link)
             }
 
             fn set_seen(&mut self, entry: FlowKey<$len>, seen: u32) {
@@ -162,21 +180,31 @@ macro_rules! tables {
                 }
             }
 
-            fn insert_new(&mut self, key: &FlowKey<$len>, flow: &Flow<$len>) -> Insert {
+            fn insert_new(
+                &mut self,
+                key: &FlowKey<$len>,
+                to: &Tuple<$len>,
+                origin: &Origin,
+            ) -> Insert {
                 if self.$family.flows.contains_key(key) {
                     Insert::Taken
-                } else if Tables::<$len>::insert(self, key, flow) {
+                } else if Tables::<$len>::insert(self, key, to, origin) {
                     Insert::Done
                 } else {
                     Insert::Full
                 }
             }
 
-            fn insert(&mut self, key: &FlowKey<$len>, flow: &Flow<$len>) -> bool {
+            fn insert(
+                &mut self,
+                key: &FlowKey<$len>,
+                to: &Tuple<$len>,
+                origin: &Origin,
+            ) -> bool {
                 let family = &mut self.$family;
                 let fits = family.flows.len() < family.flows_max || family.flows.contains_key(key);
                 if fits {
-                    family.flows.insert(*key, *flow);
+                    family.flows.insert(*key, origin.flow(to));
                 }
                 fits
             }
@@ -200,8 +228,12 @@ impl Sockets for HostTables {
         self.cookie
     }
 
-    fn is_on_host(&self, config: &Config) -> bool {
-        self.netns_cookie == config.host_netns_cookie
+    fn is_on_host(&self) -> bool {
+        self.config.is_some_and(|config| self.netns_cookie == config.host_netns_cookie)
+    }
+
+    fn has_pod_links(&self) -> bool {
+        self.config.is_some_and(|config| config.flags & Config::POD_LINKS != 0)
     }
 
     fn random(&self) -> u32 {

@@ -22,7 +22,7 @@ pub mod rewrite;
 pub mod pipeline;
 pub mod sockets;
 
-pub use headers::{Headers, Parsed};
+pub use headers::Headers;
 pub use packet::Packet;
 pub use pipeline::{Hop, Verdict, egress, ingress};
 pub use tables::{Insert, Node, Route, Tables};

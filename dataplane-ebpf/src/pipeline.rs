@@ -1,15 +1,15 @@
 //! One packet in, one verdict out.
 
-use dataplane_common::{Config, Flow, FlowKey, Frontend, FrontendKey, Link, Reason, gate};
+use dataplane_common::{Endpoint, Flow, FlowKey, Frontend, FrontendKey, Reason, Tuple, gate};
 
 use crate::{
-    answer::{self, Refuse},
+    answer,
     conntrack::{self, Obstacle},
-    headers::{self, Headers, Parsed},
+    headers::{self, Family, Headers},
     packet::Packet,
     rewrite::{self, Address},
     select,
-    tables::{Route, Tables},
+    tables::{Origin, Ports, Route, Tables},
 };
 
 /// What becomes of a packet. The reason is counted.
@@ -50,17 +50,90 @@ pub enum Hop {
     Neighbour(u32),
 }
 
-/// A packet that arrives from a pod or from outside.
+/// How far a packet has come.
+///
+/// The kernel runs the steps as functions of their own, one after the other, since all of them
+/// together need more than the 512 bytes of its stack. Each step parses again: steps behind the
+/// first are rare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the end.
+    Done(Verdict),
+    /// No flow knows it, but it may be for a service; the reason is that of a flow that begins.
+    First(Reason),
+    /// It is for a frontend without endpoints.
+    Refuse,
+}
+
+/// A packet that arrives from a pod or from outside: all steps.
 #[inline(always)]
 pub fn ingress<P, T>(packet: &mut P, tables: &mut T) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<4> + Tables<16>,
 {
-    match headers::parse(packet) {
-        Parsed::V4(headers) => towards_endpoint::<P, T, 4>(packet, &headers, tables),
-        Parsed::V6(headers) => towards_endpoint::<P, T, 16>(packet, &headers, tables),
-        Parsed::Pass(reason) => Verdict::Pass(reason),
+    let family = match headers::family(packet) {
+        Ok(family) => family,
+        Err(reason) => return Verdict::Pass(reason),
+    };
+    let mut step = match family {
+        Family::V4 => known4(packet, tables),
+        Family::V6 => known6(packet, tables),
+    };
+    if let Step::First(reason) = step {
+        step = match family {
+            Family::V4 => first4(packet, tables, reason),
+            Family::V6 => first6(packet, tables, reason),
+        };
+    }
+    match (step, family) {
+        (Step::Done(verdict), _) => verdict,
+        (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet),
+        (Step::First(_) | Step::Refuse, Family::V6) => answer::refuse6(packet),
+    }
+}
+
+/// First step of an IPv4 packet: the flows.
+#[inline(always)]
+pub fn known4<P: Packet + ?Sized, T: Tables<4>>(packet: &mut P, tables: &mut T) -> Step {
+    match headers::parse4(packet) {
+        Ok(headers) => known(packet, &headers, tables),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// First step of an IPv6 packet: the flows.
+#[inline(always)]
+pub fn known6<P: Packet + ?Sized, T: Tables<16>>(packet: &mut P, tables: &mut T) -> Step {
+    match headers::parse6(packet) {
+        Ok(headers) => known(packet, &headers, tables),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// Second step of an IPv4 packet: frontend, endpoint, and a new flow.
+#[inline(always)]
+pub fn first4<P, T>(packet: &mut P, tables: &mut T, reason: Reason) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<4>,
+{
+    match headers::parse4(packet) {
+        Ok(headers) => first(packet, &headers, tables, reason),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// Second step of an IPv6 packet: frontend, endpoint, and a new flow.
+#[inline(always)]
+pub fn first6<P, T>(packet: &mut P, tables: &mut T, reason: Reason) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<16>,
+{
+    match headers::parse6(packet) {
+        Ok(headers) => first(packet, &headers, tables, reason),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
     }
 }
 
@@ -71,110 +144,136 @@ where
     P: Packet + ?Sized,
     T: Tables<4> + Tables<16>,
 {
-    match headers::parse(packet) {
-        Parsed::V4(headers) => towards_client::<P, T, 4>(packet, &headers, tables),
-        Parsed::V6(headers) => towards_client::<P, T, 16>(packet, &headers, tables),
-        Parsed::Pass(reason) => Verdict::Pass(reason),
-    }
+    let verdict = match headers::family(packet) {
+        Ok(Family::V4) => {
+            headers::parse4(packet).map(|headers| towards_client::<P, T, 4>(packet, &headers, tables))
+        }
+        Ok(Family::V6) => {
+            headers::parse6(packet).map(|headers| towards_client::<P, T, 16>(packet, &headers, tables))
+        }
+        Err(reason) => Err(reason),
+    };
+    verdict.unwrap_or_else(Verdict::Pass)
 }
 
 #[inline(always)]
-fn towards_endpoint<P, T, const N: usize>(
-    packet: &mut P,
-    headers: &Headers<N>,
-    tables: &mut T,
-) -> Verdict
+fn known<P, T, const N: usize>(packet: &mut P, headers: &Headers<N>, tables: &mut T) -> Step
 where
     P: Packet + ?Sized,
     T: Tables<N>,
-    [u8; N]: Address + Refuse<N>,
+    [u8; N]: Address,
 {
-    let Some(config) = tables.config().copied() else {
-        return Verdict::Pass(Reason::NotConfigured);
-    };
-    if config.source_port_count == 0 {
-        return Verdict::Pass(Reason::NotConfigured);
+    match find_flow(headers, tables) {
+        Ok((key, entry, reason)) => {
+            Step::Done(carry_on(packet, headers, tables, &key, entry, reason))
+        }
+        Err(step) => step,
     }
+}
+
+/// The flow that the packet belongs to, or the step that follows without one.
+#[inline(always)]
+#[expect(clippy::type_complexity, reason = "used by `known` alone")]
+fn find_flow<T, const N: usize>(
+    headers: &Headers<N>,
+    tables: &mut T,
+) -> Result<(FlowKey<N>, T::Entry, Reason), Step>
+where
+    T: Tables<N>,
+{
+    let Some(ports) = tables.ports() else {
+        return Err(Step::Done(Verdict::Pass(Reason::NotConfigured)));
+    };
     let port = headers.dst_port();
-    if port.wrapping_sub(config.source_port_min) < config.source_port_count
-        && tables.masquerade() == Some(headers.tuple.dst)
-    {
+    if ports.is_source(port) && tables.masquerade() == Some(headers.tuple.dst) {
         let key = FlowKey::reply(headers.tuple, headers.protocol);
         if let Some(entry) = tables.flow(&key) {
-            return carry_on(packet, headers, tables, &key, entry, Reason::Reply);
+            return Ok((key, entry, Reason::Reply));
         }
     }
     let (word, mask) = gate::bit(&headers.tuple.dst);
-    let may_be_own = tables.gate(word, mask);
-    let may_be_node = config.node_port_min <= port && port <= config.node_port_max;
-    if !may_be_own && !may_be_node {
-        return Verdict::Pass(Reason::NotAService);
+    if !tables.gate(word, mask) && !ports.is_node(port) {
+        return Err(Step::Done(Verdict::Pass(Reason::NotAService)));
     }
     let key = FlowKey::forward(headers.tuple, headers.protocol);
-    let mut reason = Reason::New;
-    if let Some(entry) = tables.flow(&key) {
-        let flow = tables.read(entry);
-        if conntrack::continues(tables, &flow, headers) {
-            return carry_on(packet, headers, tables, &key, entry, Reason::Established);
+    match tables.flow(&key) {
+        None => Err(Step::First(Reason::New)),
+        Some(entry) if conntrack::continues(tables, entry, headers) => {
+            Ok((key, entry, Reason::Established))
         }
-        if !tables.has_stack() {
-            return Verdict::Pass(Reason::LeftToTc);
+        // XDP leaves the flow as it is, for TC may find out that it can go on.
+        Some(_) if !tables.has_stack() => Err(Step::Done(Verdict::Pass(Reason::LeftToTc))),
+        Some(entry) => {
+            conntrack::forget(tables, &key, entry);
+            Err(Step::First(Reason::Reselected))
         }
-        conntrack::forget(tables, &key, &flow);
-        reason = Reason::Reselected;
-    }
-    match find_frontend(headers, tables, may_be_own, may_be_node) {
-        Some(frontend) => first(packet, headers, tables, &config, &frontend, reason),
-        None => Verdict::Pass(Reason::NotAService),
     }
 }
 
 #[inline(always)]
-fn find_frontend<T, const N: usize>(
-    headers: &Headers<N>,
-    tables: &T,
-    may_be_own: bool,
-    may_be_node: bool,
-) -> Option<Frontend>
+fn find_frontend<T, const N: usize>(headers: &Headers<N>, ports: &Ports, tables: &T) -> Option<Frontend>
 where
     T: Tables<N>,
 {
     let (dst, port) = (headers.tuple.dst, headers.dst_port());
-    if may_be_own
-        && let Some(frontend) =
-            tables.frontend(&FrontendKey::new(dst, port, headers.protocol))
+    let (word, mask) = gate::bit(&dst);
+    if tables.gate(word, mask)
+        && let Some(frontend) = tables.frontend(&FrontendKey::new(dst, port, headers.protocol))
     {
         return Some(frontend);
     }
-    if may_be_node && tables.is_node_address(&dst) {
+    if ports.is_node(port) && tables.is_node_address(&dst) {
         return tables.frontend(&FrontendKey::any_node_address(port, headers.protocol));
     }
     None
 }
 
-/// The first packet of a flow: select an endpoint, or refuse.
 #[inline(always)]
 fn first<P, T, const N: usize>(
     packet: &mut P,
     headers: &Headers<N>,
     tables: &mut T,
-    config: &Config,
+    reason: Reason,
+) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<N>,
+    [u8; N]: Address,
+{
+    let Some(ports) = tables.ports() else {
+        return Step::Done(Verdict::Pass(Reason::NotConfigured));
+    };
+    let Some(frontend) = find_frontend(headers, &ports, tables) else {
+        return Step::Done(Verdict::Pass(Reason::NotAService));
+    };
+    let Some(slot) = select::slot(&frontend, select::hash(&headers.tuple, headers.protocol))
+    else {
+        return Step::Refuse;
+    };
+    Step::Done(begin(packet, headers, tables, &ports, &frontend, slot, reason))
+}
+
+/// A new flow to the endpoint in `slot`.
+#[inline(always)]
+fn begin<P, T, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    tables: &mut T,
+    ports: &Ports,
     frontend: &Frontend,
+    slot: u32,
     reason: Reason,
 ) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<N>,
-    [u8; N]: Address + Refuse<N>,
+    [u8; N]: Address,
 {
     let tuple = &headers.tuple;
-    let Some(slot) = select::slot(frontend, select::hash(tuple, headers.protocol)) else {
-        return answer::refuse(packet, headers);
-    };
     let Some(endpoint) = tables.endpoint(slot) else {
         return Verdict::Drop(Reason::NoSuchEndpoint);
     };
-    let is_host = endpoint.flags() & dataplane_common::Endpoint::<N>::HOST != 0;
+    let is_host = endpoint.flags() & Endpoint::<N>::HOST != 0;
     // A pod that reaches itself must see somebody else, or its answer would never leave it.
     let is_hairpin = endpoint.addr() == tuple.src;
     let masquerades = frontend.flags & Frontend::MASQUERADE != 0 || is_hairpin;
@@ -187,15 +286,12 @@ where
         (true, Some(addr)) => addr,
         (true, None) => return Verdict::Drop(Reason::NoSourceAddress),
     };
-    let to = conntrack::translated(tuple, src, endpoint.addr(), endpoint.port());
-    let mut flow = Flow {
-        to,
-        endpoint: endpoint.id().to_bits(),
-        seen: tables.now(),
+    let mut to = conntrack::translated(tuple, src, endpoint.addr(), endpoint.port());
+    let origin = Origin {
+        endpoint: endpoint.id(),
         service: frontend.service,
         flags: if forwards { Flow::<N>::FORWARD } else { 0 },
-        link: Link::default(),
-        link_seen: 0,
+        seen: tables.now(),
     };
     let route = if forwards {
         match leave(tables, headers, &to) {
@@ -205,8 +301,8 @@ where
     } else {
         None
     };
-    match conntrack::begin(tables, config, headers, &mut flow, forwards) {
-        Ok(()) => send(packet, headers, &flow, route, reason),
+    match conntrack::begin(tables, ports, headers, &mut to, &origin) {
+        Ok(()) => send(packet, headers, &to, route, reason),
         Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
         Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
     }
@@ -227,21 +323,21 @@ where
     T: Tables<N>,
     [u8; N]: Address,
 {
-    let flow = tables.read(entry);
-    let forwards = flow.flags & Flow::<N>::FORWARD != 0;
+    let to = tables.to(entry);
+    let forwards = tables.flags(entry) & Flow::<N>::FORWARD != 0;
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
     }
     let route = if forwards {
-        match follow_link(tables, headers, entry, &flow) {
+        match follow_link(tables, headers, entry, &to) {
             Ok(route) => Some(route),
             Err(verdict) => return verdict,
         }
     } else {
         None
     };
-    conntrack::follow(tables, key, entry, &flow, headers);
-    send(packet, headers, &flow, route, reason)
+    conntrack::follow(tables, key, entry, &to, headers);
+    send(packet, headers, &to, route, reason)
 }
 
 /// The flow's next hop: looked up once per tick, and kept with the flow in between.
@@ -250,20 +346,22 @@ fn follow_link<T, const N: usize>(
     tables: &mut T,
     headers: &Headers<N>,
     entry: T::Entry,
-    flow: &Flow<N>,
+    to: &Tuple<N>,
 ) -> Result<Route, Verdict>
 where
     T: Tables<N>,
 {
     let now = tables.now();
-    if flow.link_seen == now && headers.hops > 1 {
-        let route = Route::Link(flow.link);
+    if headers.hops > 1
+        && let Some(link) = tables.link(entry, now)
+    {
+        let route = Route::Link(link);
         if tables.can_leave_by(&route) {
             return Ok(route);
         }
         return Err(Verdict::Pass(Reason::LeftToTc));
     }
-    let route = leave(tables, headers, &flow.to)?;
+    let route = leave(tables, headers, to)?;
     if let Route::Link(link) = route {
         tables.set_link(entry, link, now);
     }
@@ -275,7 +373,7 @@ where
 fn leave<T, const N: usize>(
     tables: &T,
     headers: &Headers<N>,
-    to: &dataplane_common::Tuple<N>,
+    to: &Tuple<N>,
 ) -> Result<Route, Verdict>
 where
     T: Tables<N>,
@@ -298,7 +396,7 @@ where
 fn send<P, const N: usize>(
     packet: &mut P,
     headers: &Headers<N>,
-    flow: &Flow<N>,
+    to: &Tuple<N>,
     route: Option<Route>,
     reason: Reason,
 ) -> Verdict
@@ -306,7 +404,7 @@ where
     P: Packet + ?Sized,
     [u8; N]: Address,
 {
-    if rewrite::rewrite(packet, headers, &flow.to, route.is_some()).is_none() {
+    if rewrite::rewrite(packet, headers, to, route.is_some()).is_none() {
         return Verdict::Pass(Reason::Short);
     }
     match route {
@@ -334,11 +432,11 @@ where
 {
     let key = FlowKey::reply(headers.tuple, headers.protocol);
     let Some(entry) = tables.flow(&key) else { return Verdict::Pass(Reason::NotAReply) };
-    let flow = tables.read(entry);
-    if flow.flags & Flow::<N>::FORWARD != 0 {
+    if tables.flags(entry) & Flow::<N>::FORWARD != 0 {
         // Such an answer is caught where it arrives.
         return Verdict::Pass(Reason::NotAReply);
     }
-    conntrack::follow(tables, &key, entry, &flow, headers);
-    send(packet, headers, &flow, None, Reason::Reply)
+    let to = tables.to(entry);
+    conntrack::follow(tables, &key, entry, &to, headers);
+    send(packet, headers, &to, None, Reason::Reply)
 }

@@ -46,7 +46,7 @@ impl Address for [u8; V4] {
         if let Some(hops) = hops {
             ip.set_ttl(hops);
         }
-        ip.set_addresses(*src, *dst);
+        ip.set_addresses(src, dst);
         Some(())
     }
 }

@@ -1,11 +1,14 @@
 //! What the socket hooks do: send a socket to an endpoint, and let it believe it talks to the frontend.
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped,
+    Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped,
     unmapped,
 };
 
-use crate::{select, tables::Tables};
+use crate::{
+    select,
+    tables::{Ports, Tables},
+};
 
 /// One end of a socket. IPv4 addresses are `::ffff:a.b.c.d`, as in `PeerKey`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +46,10 @@ pub trait Sockets: Tables<4> + Tables<16> {
     fn cookie(&self) -> u64;
 
     /// Whether the socket is in the node's own network namespace.
-    fn is_on_host(&self, config: &Config) -> bool;
+    fn is_on_host(&self) -> bool;
+
+    /// Whether TC translates the datagrams of pods (see `Config::POD_LINKS`).
+    fn has_pod_links(&self) -> bool;
 
     /// Any number.
     fn random(&self) -> u32;
@@ -58,17 +64,17 @@ pub trait Sockets: Tables<4> + Tables<16> {
 /// `connect`: the socket goes to an endpoint once and for all.
 #[inline(always)]
 pub fn connect<S: Sockets>(sockets: &mut S, name: &Name, protocol: u8) -> Decision {
-    let Some(config) = sockets.config().copied() else {
+    let Some(ports) = sockets.ports() else {
         return Decision::Keep(Reason::NotConfigured);
     };
     if protocol != TCP && protocol != UDP {
         return Decision::Keep(Reason::NotTcpOrUdp);
     }
-    let on_host = sockets.is_on_host(&config);
-    if protocol == UDP && !on_host && config.flags & Config::POD_LINKS != 0 {
+    let on_host = sockets.is_on_host();
+    if protocol == UDP && !on_host && sockets.has_pod_links() {
         return Decision::Keep(Reason::LeftToPodLink);
     }
-    match choose(sockets, &config, name, protocol, on_host) {
+    match choose(sockets, &ports, name, protocol, on_host) {
         Choice::NotOurs => Decision::Keep(Reason::NotAService),
         Choice::NoEndpoint => Decision::Refuse(Reason::Refused),
         Choice::Endpoint(endpoint, id) => {
@@ -83,13 +89,13 @@ pub fn connect<S: Sockets>(sockets: &mut S, name: &Name, protocol: u8) -> Decisi
 /// one, for as long as that endpoint is there.
 #[inline(always)]
 pub fn sendmsg<S: Sockets>(sockets: &mut S, name: &Name) -> Decision {
-    let Some(config) = sockets.config().copied() else {
+    let Some(ports) = sockets.ports() else {
         return Decision::Keep(Reason::NotConfigured);
     };
-    let on_host = sockets.is_on_host(&config);
-    if !may_be_frontend(sockets, &config, name) {
+    if !may_be_frontend(sockets, &ports, name) {
         return Decision::Keep(Reason::NotAService);
     }
+    let on_host = sockets.is_on_host();
     let key = peer_key(sockets.cookie(), name, UDP, false);
     let mut reason = Reason::New;
     if let Some(last) = sockets.peer(&key) {
@@ -99,7 +105,7 @@ pub fn sendmsg<S: Sockets>(sockets: &mut S, name: &Name) -> Decision {
         }
         reason = Reason::Reselected;
     }
-    match choose(sockets, &config, name, UDP, on_host) {
+    match choose(sockets, &ports, name, UDP, on_host) {
         Choice::NotOurs => Decision::Keep(Reason::NotAService),
         Choice::NoEndpoint => Decision::Refuse(Reason::Refused),
         Choice::Endpoint(endpoint, id) => {
@@ -131,12 +137,12 @@ enum Choice {
 #[inline(always)]
 fn choose<S: Sockets>(
     sockets: &S,
-    config: &Config,
+    ports: &Ports,
     name: &Name,
     protocol: u8,
     on_host: bool,
 ) -> Choice {
-    let call = Call { config, port: name.port, protocol, on_host, random: sockets.random() };
+    let call = Call { ports, port: name.port, protocol, on_host, random: sockets.random() };
     match unmapped(name.addr) {
         Some(addr) => choose_in::<S, 4>(sockets, addr, &call),
         None => choose_in::<S, 16>(sockets, name.addr, &call),
@@ -145,7 +151,7 @@ fn choose<S: Sockets>(
 
 /// What a choice depends on, beside the address.
 struct Call<'a> {
-    config: &'a Config,
+    ports: &'a Ports,
     port: [u8; 2],
     protocol: u8,
     on_host: bool,
@@ -164,7 +170,7 @@ where
     if sockets.gate(word, mask) {
         found = sockets.frontend(&FrontendKey::new(addr, port, call.protocol));
     }
-    let may_be_node = call.config.node_port_min <= port && port <= call.config.node_port_max;
+    let may_be_node = call.ports.is_node(port);
     if found.is_none()
         && may_be_node
         && (sockets.is_node_address(&addr) || (call.on_host && addr.is_loopback()))
@@ -191,14 +197,13 @@ where
 }
 
 #[inline(always)]
-fn may_be_frontend<S: Sockets>(sockets: &S, config: &Config, name: &Name) -> bool {
+fn may_be_frontend<S: Sockets>(sockets: &S, ports: &Ports, name: &Name) -> bool {
     let port = u16::from_be_bytes(name.port);
     let (word, mask) = match unmapped(name.addr) {
         Some(addr) => gate::bit(&addr),
         None => gate::bit(&name.addr),
     };
-    let may_be_node = config.node_port_min <= port && port <= config.node_port_max;
-    may_be_node || sockets.gate(word, mask)
+    ports.is_node(port) || sockets.gate(word, mask)
 }
 
 /// What the socket hooks ask of an address.

@@ -1,11 +1,83 @@
 //! What the datapath looks up and remembers. Maps in the kernel, plain collections on the host.
 
-use dataplane_common::{Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link};
+use dataplane_common::{
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Tuple,
+};
+
+/// The port ranges of [`Config`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// First port that a translated source may get.
+    pub source_min: u16,
+    /// How many ports from there a translated source may get; never 0.
+    pub source_count: u16,
+    /// First NodePort.
+    pub node_min: u16,
+    /// Last NodePort.
+    pub node_max: u16,
+}
+
+impl Ports {
+    /// The ranges of a configured node; `None` before it is configured.
+    #[inline(always)]
+    pub const fn of(config: &Config) -> Option<Self> {
+        if config.source_port_count == 0 {
+            return None;
+        }
+        Some(Self {
+            source_min: config.source_port_min,
+            source_count: config.source_port_count,
+            node_min: config.node_port_min,
+            node_max: config.node_port_max,
+        })
+    }
+
+    /// Whether a translated source may have this port.
+    #[inline(always)]
+    pub const fn is_source(&self, port: u16) -> bool {
+        port.wrapping_sub(self.source_min) < self.source_count
+    }
+
+    /// Whether this may be a NodePort.
+    #[inline(always)]
+    pub const fn is_node(&self, port: u16) -> bool {
+        self.node_min <= port && port <= self.node_max
+    }
+}
+
+/// What both directions of a new flow have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The endpoint that was chosen.
+    pub endpoint: EndpointId,
+    /// Number of the service port.
+    pub service: u32,
+    /// Flags of `Flow`.
+    pub flags: u32,
+    /// The tick.
+    pub seen: u32,
+}
+
+impl Origin {
+    /// The entry of one direction.
+    #[inline(always)]
+    pub fn flow<const N: usize>(&self, to: &Tuple<N>) -> Flow<N> {
+        Flow {
+            to: *to,
+            endpoint: self.endpoint.to_bits(),
+            seen: self.seen,
+            service: self.service,
+            flags: self.flags,
+            link: Link::default(),
+            link_seen: 0,
+        }
+    }
+}
 
 /// What both families share.
 pub trait Node {
-    /// The node's settings; `None` only when the map is missing.
-    fn config(&self) -> Option<&Config>;
+    /// The node's port ranges; `None` before it is configured.
+    fn ports(&self) -> Option<Ports>;
 
     /// The current tick (see [`dataplane_common::flow::tick`]).
     fn now(&self) -> u32;
@@ -44,8 +116,20 @@ pub trait Tables<const N: usize>: Node {
     /// Find a flow.
     fn flow(&self, key: &FlowKey<N>) -> Option<Self::Entry>;
 
-    /// What it says.
-    fn read(&self, entry: Self::Entry) -> Flow<N>;
+    /// What the flow's packets become.
+    fn to(&self, entry: Self::Entry) -> Tuple<N>;
+
+    /// The flow's flags.
+    fn flags(&self, entry: Self::Entry) -> u32;
+
+    /// The endpoint that the flow goes to.
+    fn endpoint_of(&self, entry: Self::Entry) -> EndpointId;
+
+    /// The tick in which the flow was last seen.
+    fn seen(&self, entry: Self::Entry) -> u32;
+
+    /// The flow's next hop, if it was looked up in the tick `now`.
+    fn link(&self, entry: Self::Entry, now: u32) -> Option<Link>;
 
     /// Note when it was seen.
     fn set_seen(&mut self, entry: Self::Entry, seen: u32);
@@ -57,10 +141,10 @@ pub trait Tables<const N: usize>: Node {
     fn set_link(&mut self, entry: Self::Entry, link: Link, seen: u32);
 
     /// Add a flow unless its key is taken.
-    fn insert_new(&mut self, key: &FlowKey<N>, flow: &Flow<N>) -> Insert;
+    fn insert_new(&mut self, key: &FlowKey<N>, to: &Tuple<N>, origin: &Origin) -> Insert;
 
     /// Add a flow or replace what stands there; `false` when the table takes none.
-    fn insert(&mut self, key: &FlowKey<N>, flow: &Flow<N>) -> bool;
+    fn insert(&mut self, key: &FlowKey<N>, to: &Tuple<N>, origin: &Origin) -> bool;
 
     /// Forget a flow.
     fn remove(&mut self, key: &FlowKey<N>);

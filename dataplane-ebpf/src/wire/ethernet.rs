@@ -21,16 +21,14 @@ impl Ethernet<'_> {
     /// Set both MAC addresses.
     #[inline(always)]
     pub fn set_macs(&mut self, dst: [u8; 6], src: [u8; 6]) {
-        let [d0, d1, d2, d3, d4, d5] = dst;
-        let [s0, s1, s2, s3, s4, s5] = src;
-        let [_, _, _, _, _, _, _, _, _, _, _, _, t0, t1] = *self.0;
-        *self.0 = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1];
+        super::set_field(self.0, 0, &dst);
+        super::set_field(self.0, 6, &src);
     }
 
     /// Send the frame back to where it came from.
     #[inline(always)]
     pub fn swap_macs(&mut self) {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *self.0;
-        self.set_macs([s0, s1, s2, s3, s4, s5], [d0, d1, d2, d3, d4, d5]);
+        let (dst, src) = (super::field(self.0, 0), super::field(self.0, 6));
+        self.set_macs(src, dst);
     }
 }

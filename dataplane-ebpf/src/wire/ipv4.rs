@@ -1,5 +1,7 @@
 //! The IPv4 header (RFC 791).
 
+use super::{field, set_field};
+
 /// Length of a header without options, in bytes.
 pub const LEN: usize = 20;
 /// Version 4, five words.
@@ -43,20 +45,20 @@ impl Ipv4<'_> {
 
     /// The header checksum.
     #[inline(always)]
-    pub const fn checksum(&self) -> [u8; 2] {
-        [self.0[10], self.0[11]]
+    pub fn checksum(&self) -> [u8; 2] {
+        field(self.0, 10)
     }
 
     /// Source address.
     #[inline(always)]
-    pub const fn src(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    pub fn src(&self) -> [u8; 4] {
+        field(self.0, 12)
     }
 
     /// Destination address.
     #[inline(always)]
-    pub const fn dst(&self) -> [u8; 4] {
-        [self.0[16], self.0[17], self.0[18], self.0[19]]
+    pub fn dst(&self) -> [u8; 4] {
+        field(self.0, 16)
     }
 
     /// Write the remaining hops.
@@ -67,15 +69,14 @@ impl Ipv4<'_> {
 
     /// Write the header checksum.
     #[inline(always)]
-    pub const fn set_checksum(&mut self, [a, b]: [u8; 2]) {
-        self.0[10] = a;
-        self.0[11] = b;
+    pub fn set_checksum(&mut self, sum: [u8; 2]) {
+        set_field(self.0, 10, &sum);
     }
 
     /// Write both addresses.
     #[inline(always)]
-    pub const fn set_addresses(&mut self, [a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) {
-        [self.0[12], self.0[13], self.0[14], self.0[15]] = [a, b, c, d];
-        [self.0[16], self.0[17], self.0[18], self.0[19]] = [e, f, g, h];
+    pub fn set_addresses(&mut self, src: &[u8; 4], dst: &[u8; 4]) {
+        set_field(self.0, 12, src);
+        set_field(self.0, 16, dst);
     }
 }

@@ -1,5 +1,7 @@
 //! The IPv6 header and its extension headers (RFC 8200).
 
+use super::{field, set_field};
+
 /// Length of the fixed header in bytes.
 pub const LEN: usize = 40;
 /// Extension headers that we follow before we call a packet malformed.
@@ -46,13 +48,13 @@ impl Ipv6<'_> {
     /// Source address.
     #[inline(always)]
     pub fn src(&self) -> [u8; 16] {
-        address(self.0, 8)
+        field(self.0, 8)
     }
 
     /// Destination address.
     #[inline(always)]
     pub fn dst(&self) -> [u8; 16] {
-        address(self.0, 24)
+        field(self.0, 24)
     }
 
     /// Write the remaining hops.
@@ -64,22 +66,7 @@ impl Ipv6<'_> {
     /// Write both addresses.
     #[inline(always)]
     pub fn set_addresses(&mut self, src: &[u8; 16], dst: &[u8; 16]) {
-        let mut at = 0;
-        while at < 16 {
-            self.0[8 + at] = src[at];
-            self.0[24 + at] = dst[at];
-            at += 1;
-        }
+        set_field(self.0, 8, src);
+        set_field(self.0, 24, dst);
     }
-}
-
-#[inline(always)]
-fn address(header: &[u8; LEN], start: usize) -> [u8; 16] {
-    let mut addr = [0; 16];
-    let mut at = 0;
-    while at < 16 {
-        addr[at] = header[start + at];
-        at += 1;
-    }
-    addr
 }

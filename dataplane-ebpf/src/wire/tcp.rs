@@ -1,5 +1,7 @@
 //! The TCP header (RFC 9293).
 
+use super::field;
+
 /// Length of a header without options, in bytes.
 pub const LEN: usize = 20;
 /// Where its checksum stands.
@@ -21,14 +23,14 @@ pub struct Tcp<'a>(pub &'a mut [u8; LEN]);
 impl Tcp<'_> {
     /// Sequence number, in network order.
     #[inline(always)]
-    pub const fn sequence(&self) -> [u8; 4] {
-        [self.0[4], self.0[5], self.0[6], self.0[7]]
+    pub fn sequence(&self) -> [u8; 4] {
+        field(self.0, 4)
     }
 
     /// Acknowledgement number, in network order.
     #[inline(always)]
-    pub const fn acknowledgement(&self) -> [u8; 4] {
-        [self.0[8], self.0[9], self.0[10], self.0[11]]
+    pub fn acknowledgement(&self) -> [u8; 4] {
+        field(self.0, 8)
     }
 
     /// Length of the whole header in bytes, options included, as the header claims.

@@ -12,7 +12,8 @@ pub struct Ports<'a>(pub &'a mut [u8; 4]);
 impl Ports<'_> {
     /// Write both ports.
     #[inline(always)]
-    pub const fn set(&mut self, [a, b]: [u8; 2], [c, d]: [u8; 2]) {
-        *self.0 = [a, b, c, d];
+    pub fn set(&mut self, src: [u8; 2], dst: [u8; 2]) {
+        super::set_field(self.0, 0, &src);
+        super::set_field(self.0, 2, &dst);
     }
 }
