@@ -49,7 +49,7 @@ impl DaemonOptions {
         Self { binary: binary.into(), arguments: Vec::new() }
     }
 
-    /// Adds arguments.
+    /// Adds arguments, in place of the usual ones with the same flag.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -82,7 +82,7 @@ impl Daemon {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let bpffs = lab::bpffs(lab);
         let state = folder.join("state");
-        let arguments = usual_arguments(lab, manifests, &host, node);
+        let arguments = usual_arguments(lab, manifests, &host, node, &options.arguments);
         let log = folder.join("daemon.log");
         let mut daemon = Self { host, node, options, bpffs, arguments, state, log, child: None };
         daemon.start_again()?;
@@ -266,13 +266,20 @@ fn spelt(address: IpAddr, port: u16, transport: Transport) -> End {
     (address.to_string(), port.into(), manifests::protocol(transport).to_owned())
 }
 
-fn usual_arguments(lab: &str, manifests: &Path, host: &Place, node: NodeName) -> Vec<String> {
-    let own = host.addresses();
+/// The arguments of every daemon of a lab, but for flags that `own` has.
+fn usual_arguments(
+    lab: &str,
+    manifests: &Path,
+    host: &Place,
+    node: NodeName,
+    own: &[String],
+) -> Vec<String> {
+    let addresses = host.addresses();
     let state = lab::node_folder(lab, node).join("state");
     [
         ("--manifests", manifests.display().to_string()),
         ("--node-name", node.to_string()),
-        ("--node-ip", format!("{},{}", own.v4, own.v6)),
+        ("--node-ip", format!("{},{}", addresses.v4, addresses.v6)),
         ("--bpffs", lab::bpffs(lab).display().to_string()),
         ("--state-dir", state.display().to_string()),
         ("--instance", node.to_string()),
@@ -283,6 +290,7 @@ fn usual_arguments(lab: &str, manifests: &Path, host: &Place, node: NodeName) ->
         ("--health-address", HEALTH.to_string()),
     ]
     .into_iter()
+    .filter(|(flag, _)| !own.iter().any(|own| own == flag))
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect()
 }

@@ -29,8 +29,12 @@ pub fn run_if_asked() -> anyhow::Result<bool> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["lab-agent", netns, cgroup] => {
-            enter(netns, cgroup)?;
-            serve_input()?;
+            match enter(netns, cgroup) {
+                Ok(()) => serve_input()?,
+                // The lab was removed before its agent was in it: nobody is left to serve.
+                Err(_) if !Path::new(cgroup).is_dir() => {}
+                Err(error) => return Err(error),
+            }
             Ok(true)
         }
         ["lab-run", netns, cgroup, program, rest @ ..] => {

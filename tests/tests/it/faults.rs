@@ -116,3 +116,36 @@ fn a_cgroup_that_does_not_exist_is_named() {
     let text = format!("{error:?}");
     assert!(text.contains("hashplane-no-such-group"), "{text}");
 }
+
+#[test]
+fn more_services_than_fit_leave_the_first_ones_working() {
+    if skipped() {
+        return;
+    }
+    let world = World::with(&["--frontends-max", "10000"]);
+    let server = world.server("server", NodeName::B, 8080);
+    let web = world.lab.service("web").port("http", 80, 8080).endpoint(&server);
+    world.apply(&web);
+    let many = (0..20_000_u32).map(|number| {
+        let address = std::net::Ipv4Addr::from(0x0a60_8000 + number);
+        service(
+            &format!("many-{number}"),
+            &format!("{{clusterIP: {address}, ports: [{{port: 80}}]}}"),
+        )
+    });
+    let many: Vec<String> = many.collect();
+    world.lab.manifests().write("zz-many.yaml", &many.join("---\n")).unwrap();
+    until("what does not fit is counted", || {
+        (world.a.metric("hashplane_left_out", &[]).ok()? >= 10_000.0).then_some(())
+    });
+    for client in world.clients() {
+        each(|family, transport, what| {
+            ask(&client, transport, web.frontend(family, 80), what);
+        });
+    }
+    assert!(world.a.log().lines().count() < 1000, "the log repeats itself");
+    world.lab.manifests().remove("zz-many.yaml").unwrap();
+    until("everything fits again", || {
+        (world.a.metric("hashplane_left_out", &[]).ok()? == 0.0).then_some(())
+    });
+}

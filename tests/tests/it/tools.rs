@@ -13,10 +13,8 @@ use crate::support::{World, ask, skipped};
 const NODE_PORT: u16 = 30_080;
 
 fn rows(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(rows) => rows,
-        other => panic!("not a list of rows: {other}"),
-    }
+    let Value::Array(rows) = value else { panic!("not a list of rows: {value}") };
+    rows
 }
 
 #[test]
