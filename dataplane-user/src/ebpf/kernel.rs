@@ -275,3 +275,14 @@ fn is_unsupported(error: &io::Error) -> bool {
     // ENOTSUPP (524) is the kernel's own; it has no name in libc.
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | 524))
 }
+
+/// `SO_COOKIE`, which is what `bpf_get_socket_cookie` gives a program.
+#[cfg(test)]
+pub(crate) fn socket_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let (mut cookie, mut len) = (0u64, 8);
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
+    let to = (&raw mut cookie).cast();
+    // SAFETY: `to` and `len` point to locals, and `len` is the size of `cookie`.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, to, &raw mut len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}

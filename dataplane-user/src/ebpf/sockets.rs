@@ -47,8 +47,7 @@ pub fn destroy_udp(
     for family in [AF_INET, AF_INET6] {
         for id in list(family).map_err(SocketError::List)? {
             let peer = peer(&id);
-            let [low, high] = [0, 4].map(|at| u32::from_ne_bytes(word(&id.cookie, at)));
-            let cookie = u64::from(low) | (u64::from(high) << 32);
+            let cookie = cookie(&id);
             if departed.contains(&peer) && is_ours(cookie, peer) {
                 match destroy(family, id) {
                     Ok(()) => destroyed += 1,
@@ -62,8 +61,11 @@ pub fn destroy_udp(
     Ok(destroyed)
 }
 
-fn word(cookie: &[u8; 8], at: usize) -> [u8; 4] {
-    [cookie[at], cookie[at + 1], cookie[at + 2], cookie[at + 3]]
+/// The kernel reports a cookie as two words, the lower one first.
+fn cookie(id: &SocketId) -> u64 {
+    let bits = u64::from_ne_bytes(id.cookie);
+    // On a big-endian machine the lower word comes first all the same.
+    if cfg!(target_endian = "big") { bits.rotate_left(32) } else { bits }
 }
 
 /// The peer; that of a dual-stack socket as the IPv4 address it is.
@@ -108,7 +110,12 @@ fn receive<M: NetlinkDeserializable>(socket: &Socket) -> io::Result<Vec<Option<M
         messages.push(match packet.payload {
             NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
             NetlinkPayload::InnerMessage(message) => Some(message),
-            _ => None,
+            NetlinkPayload::Error(_)
+            | NetlinkPayload::Done(_)
+            | NetlinkPayload::Noop
+            | NetlinkPayload::Overrun(_) => None,
+            // The enum is open; a kind we do not know carries nothing for us.
+            _ => continue,
         });
         rest = rest.get(length..).unwrap_or(&[]);
     }
@@ -137,7 +144,7 @@ fn destroy(family: u8, id: SocketId) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::UdpSocket, process::Command, thread};
+    use std::{net::UdpSocket, os::fd::AsFd, process::Command, thread};
 
     use super::*;
 
@@ -164,8 +171,7 @@ mod tests {
                 let departed = BTreeSet::from([gone.local_addr().unwrap()]);
                 assert_eq!(destroy_udp(&departed, |_, _| false).unwrap(), 0, "not ours");
                 client.send(b"alive").unwrap();
-                let cookie = |socket: &UdpSocket| cookie(socket);
-                let ours = cookie(&client);
+                let ours = kernel_cookie(&client);
                 assert_eq!(destroy_udp(&departed, |found, _| found == ours).unwrap(), 1);
                 let error = client.recv(&mut [0; 8]).unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ECONNABORTED));
@@ -175,10 +181,8 @@ mod tests {
         thread::spawn(test).join().unwrap();
     }
 
-    fn cookie(socket: &UdpSocket) -> u64 {
-        let family = if socket.local_addr().unwrap().is_ipv4() { AF_INET } else { AF_INET6 };
-        let port = socket.local_addr().unwrap().port();
-        let found = list(family).unwrap().into_iter().find(|id| id.source_port == port).unwrap();
-        u64::from_ne_bytes(found.cookie)
+    /// `SO_COOKIE`, which is what `bpf_get_socket_cookie` gives a program.
+    fn kernel_cookie(socket: &UdpSocket) -> u64 {
+        crate::ebpf::kernel::socket_cookie(socket.as_fd()).unwrap()
     }
 }

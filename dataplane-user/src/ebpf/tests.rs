@@ -44,7 +44,7 @@ pub(crate) fn ip(family: Family, network: u8, host: u32) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::from_bits((u32::from(network) << 24) | host).into(),
         Family::V6 => {
-            Ipv6Addr::new(0xfd00, network.into(), 0, 0, 0, 0, (host >> 16) as u16, host as u16)
+            Ipv6Addr::from_bits((0xfd00 << 112) | (u128::from(network) << 96) | u128::from(host))
                 .into()
         }
     }
