@@ -1,11 +1,18 @@
 //! Bad input and faults: what is wrong is named, and everything else goes on.
 
+use std::{
+    fs::Permissions,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    process::Command,
+};
+
 use hashplane_tests::{
+    DaemonOptions,
     agent::protocol::Transport,
     lab::{Family, NodeName},
 };
 
-use crate::support::{World, ask, each, skipped, until};
+use crate::support::{World, ask, each, hashplane, lab, skipped, until};
 
 /// A Service of one port, given the text of its `spec`.
 fn service(name: &str, spec: &str) -> String {
@@ -109,8 +116,8 @@ fn a_cgroup_that_does_not_exist_is_named() {
     if skipped() {
         return;
     }
-    let lab = crate::support::lab();
-    let options = hashplane_tests::DaemonOptions::new(crate::support::hashplane())
+    let lab = lab();
+    let options = DaemonOptions::new(hashplane())
         .with(&["--cgroup", "/sys/fs/cgroup/hashplane-no-such-group"]);
     let error = lab.start_daemon(NodeName::A, options).unwrap_err();
     let text = format!("{error:?}");
@@ -148,4 +155,46 @@ fn more_services_than_fit_leave_the_first_ones_working() {
     until("everything fits again", || {
         (world.a.metric("hashplane_left_out", &[]).ok()? == 0.0).then_some(())
     });
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named() {
+    if skipped() {
+        return;
+    }
+    let lab = lab();
+    let options = DaemonOptions::new(hashplane()).with(&["--nics", "eth0,nosuch0"]);
+    match lab.start_daemon(NodeName::A, options) {
+        Ok(daemon) => until("it is named", || daemon.log().contains("nosuch0").then_some(())),
+        Err(error) => assert!(format!("{error:?}").contains("nosuch0"), "{error:?}"),
+    }
+}
+
+#[test]
+fn who_is_not_root_is_told_in_one_sentence() {
+    if skipped() {
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    // The build folder may be closed to others.
+    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir();
+    let folder = folder.unwrap();
+    let binary = folder.path().join("hashplane");
+    std::fs::copy(hashplane(), &binary).unwrap();
+    let output = Command::new(&binary)
+        .args(["proxy", "--node-name", "node", "--manifests"])
+        .arg(folder.path())
+        .arg("--state-dir")
+        .arg(folder.path().join("state"))
+        .current_dir("/")
+        .gid(NOBODY)
+        .uid(NOBODY)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let sentences: Vec<&str> =
+        said.lines().filter(|line| line.starts_with("hashplane: ")).collect();
+    assert_eq!(sentences.len(), 1, "{said}");
+    assert!(sentences[0].contains("root"), "{said}");
 }
