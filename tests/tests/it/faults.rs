@@ -14,6 +14,9 @@ use hashplane_tests::{
 
 use crate::support::{World, ask, each, hashplane, lab, skipped, until};
 
+/// The user `nobody`.
+const NOBODY: u32 = 65_534;
+
 /// A Service of one port, given the text of its `spec`.
 fn service(name: &str, spec: &str) -> String {
     format!(
@@ -175,7 +178,6 @@ fn who_is_not_root_is_told_in_one_sentence() {
     if skipped() {
         return;
     }
-    const NOBODY: u32 = 65_534;
     // The build folder may be closed to others.
     let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir();
     let folder = folder.unwrap();
