@@ -1,5 +1,6 @@
 //! The eBPF backend: compile a table to map entries, compare with the kernel, apply.
 
+pub mod object;
 pub mod program;
 
 mod blocks;
@@ -15,11 +16,16 @@ pub mod apply;
 pub mod maps;
 pub mod observe;
 
+pub mod pin;
+
+pub mod load;
+
+pub mod attach;
+
 pub mod flows;
 pub mod sockets;
 
 pub mod kernel;
-pub mod object;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -14,6 +14,19 @@ use dataplane_ebpf::{checksum::Change, packet::Packet};
 /// Bytes that hold every header we read: Ethernet, IP with options, TCP.
 const HEADERS_LEN: u32 = 14 + 60 + 20;
 
+/// A packet pointer from the context.
+///
+/// Read anew each time, and with its widening in the same instruction: a pointer that is kept in
+/// 32 bits and widened later is a mere number to the verifier.
+///
+/// # Safety
+/// `field` is readable.
+#[inline(always)]
+unsafe fn load(field: *const u32) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { field.read_volatile() as usize }
+}
+
 /// A packet in a socket buffer.
 pub(super) struct Skb<'a>(pub(super) &'a TcContext);
 
@@ -34,8 +47,11 @@ impl Skb<'_> {
 impl Packet for Skb<'_> {
     #[inline(always)]
     fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
+        let skb = self.0.skb.skb;
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        let (data, end) = unsafe { (load(&raw const (*skb).data), load(&raw const (*skb).data_end)) };
+        let start = data + offset;
+        if start + N > end {
             return None;
         }
         // SAFETY: `start..start + N` lies inside the packet (checked above), any bytes are a valid
@@ -84,8 +100,12 @@ pub(super) struct Buffer<'a>(pub(super) &'a XdpContext);
 impl Packet for Buffer<'_> {
     #[inline(always)]
     fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
+        let buffer = self.0.ctx;
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        let (data, end) =
+            unsafe { (load(&raw const (*buffer).data), load(&raw const (*buffer).data_end)) };
+        let start = data + offset;
+        if start + N > end {
             return None;
         }
         // SAFETY: as for `Skb`.

@@ -128,9 +128,14 @@ fn name4(context: &SockAddrContext) -> Name {
 
 #[inline(always)]
 fn name6(context: &SockAddrContext) -> Name {
-    // SAFETY: as for `protocol`.
-    let [a, b, c, d] = unsafe { (*context.sock_addr).user_ip6 };
-    let [a, b, c, d] = [a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes()];
+    let mut words = [[0; 4]; 4];
+    for (number, word) in words.iter_mut().enumerate() {
+        // SAFETY: as for `protocol`, and `number` is below the field's length.
+        let field = unsafe { (&raw const (*context.sock_addr).user_ip6).cast::<u32>().add(number) };
+        // SAFETY: as above. Volatile: one word at a time, as for the writes in `finish6`.
+        *word = unsafe { field.read_volatile() }.to_ne_bytes();
+    }
+    let [a, b, c, d] = words;
     let addr = [
         a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], //
         c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
@@ -161,15 +166,14 @@ fn finish4(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
 #[inline(always)]
 fn finish6(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
     if let Decision::Replace(name, _) = decision {
-        let [a, b, c, d] = words(&name.addr);
-        // SAFETY: as for `finish4`. The kernel allows one word at a time.
-        unsafe { (*context.sock_addr).user_ip6[0] = a };
-        // SAFETY: as above.
-        unsafe { (*context.sock_addr).user_ip6[1] = b };
-        // SAFETY: as above.
-        unsafe { (*context.sock_addr).user_ip6[2] = c };
-        // SAFETY: as above.
-        unsafe { (*context.sock_addr).user_ip6[3] = d };
+        let words = words(&name.addr);
+        for (number, word) in words.into_iter().enumerate() {
+            // SAFETY: as for `finish4`, and `number` is below the field's length.
+            let field = unsafe { (&raw mut (*context.sock_addr).user_ip6).cast::<u32>().add(number) };
+            // SAFETY: as above. Volatile, since the kernel allows one word at a time in every hook,
+            // and the compiler would write two.
+            unsafe { field.write_volatile(word) };
+        }
         set_port(context, name.port);
     }
     finish(context, hook, decision)

@@ -35,7 +35,7 @@ pub struct Sweep {
 fn state<const N: usize>(protocol: u8, flow: &Flow<N>) -> (&'static str, u32) {
     let answered = flow.flags & Flow::<N>::ANSWERED != 0;
     match (protocol == TCP, answered) {
-        (true, _) if flow.is_closed() => ("tcp_closed", timeout_ticks::TCP_CLOSED),
+        (true, _) if Flow::<N>::is_closed(flow.flags) => ("tcp_closed", timeout_ticks::TCP_CLOSED),
         (true, true) => ("tcp_established", timeout_ticks::TCP_ESTABLISHED),
         (true, false) => ("tcp_unanswered", timeout_ticks::TCP_UNANSWERED),
         (false, true) => ("udp_answered", timeout_ticks::UDP_ANSWERED),

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails, in its helper functions too"
 )]
 
+mod agree;
 mod change;
 mod cluster_ip;
 mod demo;
@@ -15,3 +16,4 @@ mod node_port;
 mod refusal;
 mod support;
 mod tools;
+mod verifier;
