@@ -7,12 +7,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Output, Stdio},
+    process::{Child, ExitStatus, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -93,15 +93,20 @@ impl Daemon {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "the daemon of {} is running", self.node);
         self.spawn()?;
-        eventually(START_WAIT, || {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()?) {
-                bail!("it has ended with {status}");
-            }
-            self.health().map(drop)
-        })
-        .with_context(|| {
-            format!("the daemon of {} does not get healthy:\n{}", self.node, self.log())
-        })
+        let healthy = eventually(START_WAIT, || match self.ended()? {
+            // Nothing to wait for: the outer result ends the wait, the inner one is the answer.
+            Some(status) => Ok(Err(anyhow!("it has ended with {status}"))),
+            None => self.health().map(Ok),
+        });
+        let healthy = healthy.and_then(|answer| answer);
+        let log = || format!("the daemon of {} does not get healthy:\n{}", self.node, self.log());
+        healthy.map(drop).with_context(log)
+    }
+
+    /// How the process has ended, if it has.
+    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let child = self.child.as_mut().context("the daemon is not running")?;
+        child.try_wait().context("cannot ask for the daemon's end")
     }
 
     fn spawn(&mut self) -> anyhow::Result<()> {

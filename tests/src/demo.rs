@@ -88,8 +88,7 @@ impl Demo {
         for (file, text) in MANIFESTS {
             lab.manifests().write(file, text)?;
         }
-        let start = |node| lab.start_daemon(node, DaemonOptions::new(&binary));
-        let daemons = [start(NodeName::A)?, start(NodeName::B)?];
+        let daemons = lab.start_daemons(&DaemonOptions::new(&binary))?;
         Ok(Self { daemons, lab, pods, tool: tool.to_owned(), binary, begun })
     }
 

@@ -22,9 +22,10 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 pub use keeper::{Keeper, keep_until_end_of_input, remove};
 pub use kernel_state::cgroup2_root;
@@ -181,6 +182,17 @@ impl Lab {
             node.host.leave()?;
         }
         self.keeper.keep()
+    }
+
+    /// Starts the daemons of both nodes side by side.
+    pub fn start_daemons(&self, options: &DaemonOptions) -> anyhow::Result<[Daemon; 2]> {
+        let start = |node| self.start_daemon(node, options.clone());
+        let (a, b) = thread::scope(|scope| {
+            let b = scope.spawn(|| start(NodeName::B));
+            (start(NodeName::A), b.join())
+        });
+        let b = b.map_err(|_panic| anyhow!("the thread that starts a daemon has panicked"))?;
+        Ok([a?, b?])
     }
 
     /// Starts to describe a Service; see [`Service::write`].

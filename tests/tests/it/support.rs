@@ -45,11 +45,10 @@ impl World {
     /// Daemons with more arguments.
     pub(crate) fn with(arguments: &[&str]) -> Self {
         let lab = lab();
-        let start = |node| {
-            let options = DaemonOptions::new(hashplane()).with(arguments);
-            lab.start_daemon(node, options).unwrap_or_else(|error| panic!("{error:?}"))
-        };
-        Self { a: start(NodeName::A), b: start(NodeName::B), clients: OnceLock::new(), lab }
+        let options = DaemonOptions::new(hashplane()).with(arguments);
+        let daemons = lab.start_daemons(&options);
+        let [a, b] = daemons.unwrap_or_else(|error| panic!("{error:?}"));
+        Self { lab, a, b, clients: OnceLock::new() }
     }
 
     /// A pod whose sockets are translated.
