@@ -37,6 +37,10 @@ fn build(workspace: &Path, target_dir: &Path) {
         "-Cdebuginfo=2".to_owned(),
         "-Clinker=bpf-linker".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // 32-bit arithmetic and jumps (Linux 5.1), and loads of whole fields at any alignment, which
+        // the verifier checks: byte by byte, addresses would not fit into registers and stack.
+        "-Ctarget-cpu=v3".to_owned(),
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
     ];
     let status = Command::new(variable("CARGO"))
         .current_dir(workspace)

@@ -1,1 +1,5 @@
 //! What a packet and a change cost: the measurements behind `hashplane bench`.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod rig;

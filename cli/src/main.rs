@@ -1,3 +1,55 @@
 //! The binary `hashplane`: parse, wire, run.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "the tools' tables are this binary's output")]
+#![expect(clippy::print_stderr, reason = "one sentence says why the binary ends")]
 
-fn main() {}
+mod options;
+mod proxy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Service networking for Kubernetes through eBPF hash maps.
+#[derive(Debug, Parser)]
+#[command(name = "hashplane", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the dataplane on this node. Programs stay attached when it ends: `cleanup` removes them.
+    Proxy(Box<options::ProxyArguments>),
+    /// Shows attached programs, how full the maps are and what was counted.
+    Status(tools::Arguments),
+    /// Shows the frontends in the live maps.
+    Services(tools::Arguments),
+    /// Shows the endpoints in the live maps.
+    Endpoints(tools::Arguments),
+    /// Shows the flows in the live maps.
+    Flows(tools::Arguments),
+    /// Removes every trace of the instance from this node.
+    Cleanup(tools::Instance),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Proxy(arguments) => proxy::run(*arguments),
+        Command::Status(arguments) => tools::status(&arguments),
+        Command::Services(arguments) => tools::services(&arguments),
+        Command::Endpoints(arguments) => tools::endpoints(&arguments),
+        Command::Flows(arguments) => tools::flows(&arguments),
+        Command::Cleanup(instance) => tools::cleanup(&instance),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error: &(dyn std::error::Error + 'static) = error.as_ref();
+            eprintln!("hashplane: {}", dataplane_user::ebpf::attach::chain(error));
+            ExitCode::FAILURE
+        }
+    }
+}

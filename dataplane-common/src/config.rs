@@ -23,15 +23,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Programs send a log record of each new flow and each refusal.
-    pub const LOG: u32 = 1;
     /// The TC programs serve pods: UDP sockets of pods may stay untranslated at `connect`, so that
     /// each of their datagrams can be re-selected.
-    pub const POD_LINKS: u32 = 2;
-    /// The kernel has `bpf_set_retval` in socket hooks: a refusal can say `ECONNREFUSED`.
-    pub const SET_RETVAL: u32 = 4;
+    pub const POD_LINKS: u32 = 1;
     /// Some endpoint has the node's own address: answers that leave the node by a NIC are looked up.
-    pub const HOST_ENDPOINTS: u32 = 8;
+    pub const HOST_ENDPOINTS: u32 = 2;
 }
 
 const _: () = assert!(size_of::<Config>() == 40 && align_of::<Config>() == 8);

@@ -110,11 +110,11 @@ impl<const N: usize> Flow<N> {
     /// The source was translated too: packets are sent on by route, not handed to the stack.
     pub const FORWARD: u32 = 16;
 
-    /// Whether a TCP connection has ended (both FINs, or a RST).
+    /// Whether a TCP connection with these flags has ended (both FINs, or a RST).
     #[inline(always)]
-    pub const fn is_closed(&self) -> bool {
+    pub const fn is_closed(flags: u32) -> bool {
         let both = Self::FIN | Self::PARTNER_FIN;
-        self.flags & Self::RESET != 0 || self.flags & both == both
+        flags & Self::RESET != 0 || flags & both == both
     }
 }
 

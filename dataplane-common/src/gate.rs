@@ -18,12 +18,11 @@ pub const fn bit<const N: usize>(addr: &[u8; N]) -> (u32, u64) {
 /// Multiplicative hash of an address, four bytes at a time (Knuth's constant, 2^32 / phi).
 #[inline(always)]
 pub const fn hash<const N: usize>(addr: &[u8; N]) -> u32 {
-    let mut hash = 0u32;
-    let mut at = 0;
-    while at + 4 <= N {
-        let word = u32::from_be_bytes([addr[at], addr[at + 1], addr[at + 2], addr[at + 3]]);
-        hash = (hash.rotate_left(13) ^ word).wrapping_mul(0x9e37_79b1);
-        at += 4;
+    let (words, _) = addr.as_chunks::<4>();
+    let (mut hash, mut at) = (0u32, 0);
+    while at < words.len() {
+        hash = (hash.rotate_left(13) ^ u32::from_be_bytes(words[at])).wrapping_mul(0x9e37_79b1);
+        at += 1;
     }
     hash
 }

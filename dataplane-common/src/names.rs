@@ -76,3 +76,8 @@ pub const NODE_ADDRESSES_MAX: u32 = 1024;
 pub const FLOWS_MAX: u32 = 1 << 18;
 /// Sockets' translations; a TCP connection takes one, an unconnected UDP socket two per frontend.
 pub const PEERS_MAX: u32 = 1 << 17;
+
+/// Frontends, endpoints, node addresses and flows of IPv4.
+pub const MAPS4: [&str; 4] = [FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4];
+/// Frontends, endpoints, node addresses and flows of IPv6.
+pub const MAPS6: [&str; 4] = [FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6];

@@ -1,3 +1,34 @@
 //! The packet library: parse, look up, select, track, rewrite. Runs in the kernel and on the host.
+//!
+//! One pure function per hook takes a [`Packet`] and the [`Tables`] and returns a [`Verdict`]. The
+//! kernel, the tests, the fuzzers and Miri run the same code; only the two traits differ.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod packet;
+pub mod wire;
+
+pub mod checksum;
+pub mod headers;
+
+pub mod tables;
+
+pub mod conntrack;
+pub mod select;
+
+pub mod answer;
+pub mod rewrite;
+
+pub mod pipeline;
+pub mod sockets;
+
+pub use headers::Headers;
+pub use packet::Packet;
+pub use pipeline::{Hop, Verdict, egress, ingress};
+pub use tables::{Insert, Node, Route, Tables};
+
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
+#[cfg(any(test, feature = "host"))]
+pub mod host;

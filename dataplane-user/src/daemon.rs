@@ -1,1 +1,13 @@
 //! The daemon: wires sources, table, backend, devices and the HTTP server.
+
+pub mod cleanup;
+pub mod lock;
+pub mod node;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod sync;
+
+pub use report::{Report, Shared};
+pub use run::Node;
+pub use settings::Settings;

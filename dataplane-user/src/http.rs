@@ -1,1 +1,100 @@
-//! Health and metrics over HTTP.
+//! Health and metrics over HTTP, and the daemon's own socket.
+
+pub mod client;
+pub mod metrics;
+
+use std::{io, net::SocketAddr, path::Path, time::Instant};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::{daemon::Shared, ebpf::pin::Pins};
+
+/// What the handlers know.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The report.
+    pub shared: Shared,
+    /// Where the live maps are.
+    pub pins: Pins,
+}
+
+/// A listener that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({flag})")]
+pub struct ListenError {
+    /// Address or path.
+    address: String,
+    /// Which setting names it.
+    flag: &'static str,
+    /// What the kernel said.
+    #[source]
+    source: io::Error,
+}
+
+/// Every path; `/metrics`, `/healthz` and `/livez` mean what they mean at kube-proxy.
+pub fn router(context: Context) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/livez", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/services", get(services))
+        .route("/status", get(status))
+        .with_state(context)
+}
+
+/// Opens all listeners, then serves until the process ends.
+pub async fn serve(
+    context: Context,
+    addresses: [(SocketAddr, &'static str); 2],
+    socket: &Path,
+) -> Result<(), ListenError> {
+    let app = router(context);
+    let [first, second] = addresses;
+    let both = if first.0 == second.0 { vec![first] } else { vec![first, second] };
+    for (address, flag) in both {
+        let failed = |source| ListenError { address: address.to_string(), flag, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        tokio::spawn(axum::serve(listener, app.clone()).into_future());
+    }
+    let failed =
+        |source| ListenError { address: socket.display().to_string(), flag: "--state-dir", source };
+    // The lock is ours, so a socket that is there belongs to a daemon that died.
+    let _gone = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    tokio::spawn(axum::serve(listener, app).into_future());
+    Ok(())
+}
+
+async fn healthz(State(context): State<Context>) -> impl IntoResponse {
+    let report = context.shared.report();
+    if report.is_healthy(Instant::now()) {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        let text = format!("{} changes wait too long for the kernel\n", report.pending);
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+async fn metrics(State(context): State<Context>) -> impl IntoResponse {
+    let text = tokio::task::spawn_blocking(move || metrics::render(&context)).await;
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    match text {
+        Ok(text) => (StatusCode::OK, kind, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
+    }
+}
+
+async fn services(State(context): State<Context>) -> impl IntoResponse {
+    Json(context.shared.report().services)
+}
+
+async fn status(State(context): State<Context>) -> impl IntoResponse {
+    Json(context.shared.report())
+}

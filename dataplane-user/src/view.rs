@@ -1,1 +1,118 @@
 //! What the live maps say, for people and programs.
+//!
+//! The field names of every row are stable: they are what `-o json` prints.
+
+pub mod read;
+pub mod status;
+pub mod table;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+pub use status::Status;
+
+/// Which port of which Service a number in the maps stands for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ServiceName {
+    /// The number in frontends and flows.
+    pub number: u32,
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
+    /// Name of the port; empty for the only one.
+    pub port: String,
+}
+
+/// Names by number; empty where no daemon runs that could tell.
+pub type Names = BTreeMap<u32, ServiceName>;
+
+/// `namespace/service:port`, or `#number` for one that nobody names.
+pub fn display_name(names: &Names, number: u32) -> String {
+    match names.get(&number) {
+        None => format!("#{number}"),
+        Some(name) if name.port.is_empty() => format!("{}/{}", name.namespace, name.service),
+        Some(name) => format!("{}/{}:{}", name.namespace, name.service, name.port),
+    }
+}
+
+/// One frontend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct FrontendRow {
+    /// `namespace/service:port`, or `#number`.
+    pub service: String,
+    /// The number of the service port.
+    pub number: u32,
+    /// The address; none stands for every address of the node.
+    pub address: Option<IpAddr>,
+    /// `4` or `6`.
+    pub family: u8,
+    /// The port.
+    pub port: u16,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// Endpoints that take new flows; with 0 the frontend refuses.
+    pub endpoints: u32,
+    /// Whether the source becomes the node's address.
+    pub masquerade: bool,
+}
+
+/// One endpoint of one service port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct EndpointRow {
+    /// `namespace/service:port`, or `#number`.
+    pub service: String,
+    /// The number of the service port.
+    pub number: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// The target port.
+    pub port: u16,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// `local`, `host` or `remote`.
+    pub placement: &'static str,
+    /// Its identity, as in flows.
+    pub id: u32,
+    /// Whether it takes new flows.
+    pub live: bool,
+}
+
+/// One flow, seen from the client.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct FlowRow {
+    /// `namespace/service:port`, or `#number`.
+    pub service: String,
+    /// The number of the service port.
+    pub number: u32,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The frontend's address.
+    pub frontend: IpAddr,
+    /// The frontend's port.
+    pub frontend_port: u16,
+    /// The endpoint's address.
+    pub endpoint: IpAddr,
+    /// The endpoint's port.
+    pub endpoint_port: u16,
+    /// The address the endpoint sees as the client's.
+    pub source: IpAddr,
+    /// The port the endpoint sees as the client's.
+    pub source_port: u16,
+    /// `new`, `established`, `closing` or `closed`.
+    pub state: &'static str,
+    /// Seconds since the last packet of this direction.
+    pub idle_s: u32,
+}
+
+/// `TCP`, `UDP`, or the number.
+pub fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        dataplane_common::TCP => "TCP".to_owned(),
+        dataplane_common::UDP => "UDP".to_owned(),
+        other => other.to_string(),
+    }
+}

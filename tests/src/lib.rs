@@ -1,1 +1,12 @@
-//! Fixtures of the integration tests and the demo.
+//! Fixtures of the integration tests and the demo: a lab of network namespaces, servers, clients.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod daemon;
+pub mod lab;
+pub mod manifests;
+pub mod skip;
+
+pub use daemon::{Daemon, DaemonOptions};
+pub use lab::{Lab, LabOptions, NodeName, Place};
+pub use manifests::Service;

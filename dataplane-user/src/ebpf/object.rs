@@ -1,7 +1,6 @@
 //! The eBPF object that this binary embeds.
 
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hashplane-ebpf"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hashplane-ebpf"));
 
 /// The binary was built without the BPF tools and holds no programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,227 @@
+//! The real programs and maps in the kernel, in a network namespace with one NIC, run packet by packet.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Map, MapData},
+    programs::{SchedClassifier, Xdp, XdpMode},
+};
+use dataplane_common::{Hook, Link, names};
+use dataplane_ebpf::{
+    host::{Family, HostTables},
+    tables::Route,
+};
+use dataplane_user::ebpf::{
+    kernel::Plain,
+    maps::{KernelMaps, MapWriter as _},
+    object::object,
+};
+use nix::sched::{CloneFlags, unshare};
+
+/// Room for the longest frame that comes back.
+const FRAME_MAX: usize = 4096;
+/// MAC address of the only neighbour.
+const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+/// MAC address of the NIC.
+const NIC_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+/// The NIC, its peer, and a default route to a neighbour that is always known.
+const SETUP: &[&str] = &[
+    "link set lo up",
+    "link add nic address 02:00:00:00:00:aa type veth peer name far",
+    "link set nic up",
+    "link set far up",
+    "address add 192.0.2.1/24 dev nic",
+    "-6 address add 2001:db8:ffff::1/64 dev nic nodad",
+    "neighbour replace 192.0.2.2 lladdr 02:00:00:00:00:fe dev nic nud permanent",
+    "-6 neighbour replace 2001:db8:ffff::2 lladdr 02:00:00:00:00:fe dev nic nud permanent",
+    "route add default via 192.0.2.2",
+    "-6 route add default via 2001:db8:ffff::2",
+];
+const SYSCTLS: &[&str] =
+    &["/proc/sys/net/ipv4/conf/all/forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"];
+
+/// Programs, maps and a network namespace of this thread's own. It ends with the thread.
+#[derive(Debug)]
+pub struct Rig {
+    ebpf: Ebpf,
+    /// The maps.
+    pub maps: KernelMaps,
+    /// Index of the NIC.
+    pub nic: u32,
+}
+
+/// What a program did to a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What it returned.
+    pub action: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Rig {
+    /// Moves this thread into a network namespace of its own and loads all packet programs.
+    ///
+    /// Needs root and BPF.
+    pub fn new(flows: u32) -> anyhow::Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        for arguments in SETUP {
+            let output = Command::new("ip").args(arguments.split(' ')).output();
+            let output = output.context("cannot start ip (package iproute2)")?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.success(), "ip {arguments}: {said}");
+        }
+        for sysctl in SYSCTLS {
+            std::fs::write(sysctl, "1").with_context(|| format!("cannot write {sysctl}"))?;
+        }
+        let nic = nix::net::if_::if_nametoindex("nic").context("the NIC is gone")?;
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries(names::FLOWS4, flows).map_max_entries(names::FLOWS6, flows);
+        loader.override_global("AYA_LOG_LEVEL", &0u8, false);
+        let mut ebpf = loader.load(object()?).context("cannot load the eBPF object")?;
+        load_packet_programs(&mut ebpf)?;
+        let mut maps = KernelMaps::default();
+        for name in names::MAPS {
+            let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+            maps.insert(name, data(map)?)?;
+        }
+        Ok(Self { ebpf, maps, nic })
+    }
+
+    /// Where every packet leaves.
+    pub fn link(&self) -> Link {
+        Link { ifindex: self.nic, dst_mac: GATEWAY_MAC, src_mac: NIC_MAC }
+    }
+
+    /// Makes the maps say what `tables` say. Entries that only the maps have stay, but for flows.
+    pub fn install(&mut self, tables: &HostTables) -> anyhow::Result<()> {
+        let config = tables.config.unwrap_or_default();
+        self.maps.update(names::CONFIG, &[0u32], &[config])?;
+        let (words, bits): (Vec<u32>, Vec<u64>) = tables.gate.iter().unzip();
+        self.maps.update(names::GATE, &words, &bits)?;
+        let (indexes, ids): (Vec<u32>, Vec<u32>) =
+            tables.live.iter().map(|(index, id)| (*index, id.to_bits())).unzip();
+        self.maps.update(names::LIVE, &indexes, &ids)?;
+        self.install_family(&tables.v4, &names::MAPS4)?;
+        self.install_family(&tables.v6, &names::MAPS6)
+    }
+
+    fn install_family<const N: usize>(
+        &mut self,
+        family: &Family<N>,
+        [frontends, endpoints, addresses, flows]: &[&'static str; 4],
+    ) -> anyhow::Result<()> {
+        let (keys, values): (Vec<_>, Vec<_>) = family.endpoints.iter().unzip();
+        self.put(endpoints, keys, values)?;
+        let (keys, values): (Vec<_>, Vec<_>) = family.frontends.iter().unzip();
+        self.put(frontends, keys, values)?;
+        let addresses_now: Vec<[u8; N]> = family.node_addresses.iter().copied().collect();
+        self.maps.update(addresses, &addresses_now, &vec![1u32; addresses_now.len()])?;
+        let old: Vec<_> = self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
+        let old: Vec<_> = old.into_iter().map(|(key, _)| key).collect();
+        self.maps.delete(flows, &old)?;
+        let (keys, values): (Vec<_>, Vec<_>) = family.flows.iter().unzip();
+        self.put(flows, keys, values)
+    }
+
+    fn put<K: Plain, V: Plain>(
+        &mut self,
+        map: &'static str,
+        keys: Vec<&K>,
+        values: Vec<&V>,
+    ) -> anyhow::Result<()> {
+        let keys: Vec<K> = keys.into_iter().copied().collect();
+        let values: Vec<V> = values.into_iter().copied().collect();
+        Ok(self.maps.update(map, &keys, &values)?)
+    }
+
+    /// One packet through the program of a hook.
+    pub fn run(&self, hook: Hook, frame: &[u8]) -> anyhow::Result<Outcome> {
+        let mut out = vec![0; FRAME_MAX];
+        let (action, len, _) = self.test_run(hook, frame, Some(&mut out), 1)?;
+        out.truncate(len);
+        Ok(Outcome { action, frame: out })
+    }
+
+    /// Mean time of `repeat` runs in a row. The frame is not restored in between.
+    pub fn time(&self, hook: Hook, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
+        Ok(self.test_run(hook, frame, None, repeat)?.2)
+    }
+
+    fn test_run(
+        &self,
+        hook: Hook,
+        frame: &[u8],
+        out: Option<&mut [u8]>,
+        repeat: u32,
+    ) -> anyhow::Result<(u32, usize, Duration)> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = out;
+        options.repeat = repeat;
+        let name = hook.name();
+        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+        let result = if hook == Hook::NicXdp {
+            let context = self.xdp_context(frame.len())?;
+            options.ctx_in = Some(&context);
+            let program: &Xdp = program.try_into()?;
+            program.test_run(options)
+        } else {
+            let program: &SchedClassifier = program.try_into()?;
+            program.test_run(options)
+        };
+        let result = result.with_context(|| format!("cannot run {name}"))?;
+        Ok((result.return_value, result.data_size_out as usize, result.duration))
+    }
+
+    /// `struct xdp_md`: the packet came in by the NIC.
+    fn xdp_context(&self, len: usize) -> anyhow::Result<Vec<u8>> {
+        let words = [0, u32::try_from(len)?, 0, self.nic, 0, 0];
+        Ok(words.iter().flat_map(|word| word.to_ne_bytes()).collect())
+    }
+
+    /// Instructions that the verifier walked for each packet program.
+    pub fn verified_instructions(&self) -> anyhow::Result<Vec<(&'static str, u32)>> {
+        let mut counts = Vec::new();
+        for hook in [Hook::PodIngress, Hook::PodEgress, Hook::NicIngress, Hook::NicEgress] {
+            let program: &SchedClassifier =
+                self.ebpf.program(hook.name()).context("no such program")?.try_into()?;
+            let count = program.info()?.verified_instruction_count();
+            counts.push((hook.name(), count.context("the kernel does not tell")?));
+        }
+        let program: &Xdp = self.ebpf.program(names::NIC_XDP).context("no such program")?.try_into()?;
+        let count = program.info()?.verified_instruction_count();
+        counts.push((names::NIC_XDP, count.context("the kernel does not tell")?));
+        Ok(counts)
+    }
+
+    /// What every route lookup says here.
+    pub fn route(&self) -> Route {
+        Route::Link(self.link())
+    }
+}
+
+fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    for hook in [Hook::PodIngress, Hook::PodEgress, Hook::NicIngress, Hook::NicEgress] {
+        let name = hook.name();
+        let program: &mut SchedClassifier =
+            ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+    }
+    let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
+    program.load().context("the kernel refuses the XDP program")?;
+    // The kernel runs XDP tests only on queues of a device that has XDP.
+    program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;
+    Ok(())
+}
+
+fn data(map: Map) -> anyhow::Result<MapData> {
+    Ok(match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => {
+            data
+        }
+        other => bail!("unexpected kind of map: {other:?}"),
+    })
+}

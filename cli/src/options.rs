@@ -1,0 +1,280 @@
+//! What `hashplane proxy` can be told: by flag, environment, file, in this order.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use dataplane_user::{
+    daemon::settings::{self, Settings, Source},
+    ebpf::attach,
+};
+use serde::Deserialize;
+
+/// Arguments of `hashplane proxy`.
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArguments {
+    /// YAML file with any of the other settings; keys are the long flags' names.
+    #[arg(long, env = "HASHPLANE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tc {
+    /// By tcx, or by clsact where the kernel has no tcx.
+    On,
+    /// By clsact.
+    Clsact,
+    /// Not at all.
+    Off,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Xdp {
+    /// In the driver where it can, in the network stack otherwise.
+    Auto,
+    /// In the driver or not at all.
+    Driver,
+    /// In the network stack.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// One value or several, as YAML or a command line has them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    /// One.
+    One(IpAddr),
+    /// Several.
+    Many(Vec<IpAddr>),
+}
+
+macro_rules! options {
+    ($($(#[doc = $doc:literal])+ $(#[arg($($arg:tt)*)])? $name:ident: $type:ty = $env:literal;)+) => {
+        /// All settings; `None` means that this place does not say.
+        #[derive(Debug, Default, PartialEq, Args, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+        pub(crate) struct Options {
+            $($(#[doc = $doc])+ #[arg(long, env = $env $(, $($arg)*)?)] pub(crate) $name: Option<$type>,)+
+        }
+
+        impl Options {
+            /// What `self` says, and `other` where it says nothing.
+            pub(crate) fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)+ }
+            }
+        }
+    };
+}
+
+options! {
+    /// Kubeconfig of the cluster [default: the cluster this runs in, or KUBECONFIG]
+    kubeconfig: PathBuf = "HASHPLANE_KUBECONFIG";
+    /// Directory of YAML manifests to serve instead of a cluster
+    manifests: PathBuf = "HASHPLANE_MANIFESTS";
+    /// Name of this node [default: the host name]
+    node_name: String = "HASHPLANE_NODE_NAME";
+    /// Addresses to masquerade with, one per family, separated by commas
+    #[arg(value_parser = parse_addresses)]
+    node_ip: OneOrMany = "HASHPLANE_NODE_IP";
+    /// Name of this instance [default: default]
+    instance: String = "HASHPLANE_INSTANCE";
+    /// The BPF file system [default: /sys/fs/bpf]
+    bpffs: PathBuf = "HASHPLANE_BPFFS";
+    /// Directory of lock and socket [default: /run/hashplane]
+    state_dir: PathBuf = "HASHPLANE_STATE_DIR";
+    /// The cgroup of the socket hooks [default: root of the mounted cgroup2]
+    cgroup: PathBuf = "HASHPLANE_CGROUP";
+    /// NICs, with wildcards; `auto` adds the usual names and those with a default route [default: auto]
+    nics: String = "HASHPLANE_NICS";
+    /// Host ends of pods' links, with wildcards [default: veth*,lxc*,cali*,eni*,hp*]
+    pod_links: String = "HASHPLANE_POD_LINKS";
+    /// Socket hooks [default: on]
+    sockets: Switch = "HASHPLANE_SOCKETS";
+    /// TC programs [default: on]
+    tc: Tc = "HASHPLANE_TC";
+    /// XDP program [default: auto]
+    xdp: Xdp = "HASHPLANE_XDP";
+    /// Ports of `NodePort` services [default: 30000-32767]
+    node_port_range: String = "HASHPLANE_NODE_PORT_RANGE";
+    /// Where /metrics is served [default: 127.0.0.1:10249]
+    metrics_address: SocketAddr = "HASHPLANE_METRICS_ADDRESS";
+    /// Where /healthz and /livez are served [default: 0.0.0.0:10256]
+    health_address: SocketAddr = "HASHPLANE_HEALTH_ADDRESS";
+    /// Frontends per family [default: 131072]
+    frontends_max: u32 = "HASHPLANE_FRONTENDS_MAX";
+    /// Slots for endpoints per family [default: 1048576]
+    endpoints_max: u32 = "HASHPLANE_ENDPOINTS_MAX";
+    /// Entries for flows per family, two per flow [default: 262144]
+    flows_max: u32 = "HASHPLANE_FLOWS_MAX";
+    /// Translations of sockets [default: 131072]
+    peers_max: u32 = "HASHPLANE_PEERS_MAX";
+    /// What is logged, as in `info` or `info,dataplane_user=debug`; debug logs each new flow [default: info]
+    log: String = "HASHPLANE_LOG";
+}
+
+fn parse_addresses(text: &str) -> Result<OneOrMany, std::net::AddrParseError> {
+    text.split(',').map(|ip| ip.trim().parse()).collect::<Result<_, _>>().map(OneOrMany::Many)
+}
+
+/// The options of a file; the error names file and key.
+fn read(path: &Path) -> anyhow::Result<Options> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the config file {}", path.display()))?;
+    parse(&text).with_context(|| format!("config file {}", path.display()))
+}
+
+fn parse(text: &str) -> anyhow::Result<Options> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')) {
+        return Ok(Options::default());
+    }
+    Ok(serde_saphyr::from_str(text)?)
+}
+
+impl ProxyArguments {
+    /// Flags and environment, then the file; also the log filter.
+    pub(crate) fn settings(self) -> anyhow::Result<(Settings, String)> {
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        self.options.or(file).settings()
+    }
+}
+
+impl Options {
+    fn settings(self) -> anyhow::Result<(Settings, String)> {
+        let source = match (self.manifests, self.kubeconfig) {
+            (Some(_), Some(_)) => {
+                return Err(anyhow!("manifests and kubeconfig exclude each other; give one"));
+            }
+            (Some(directory), None) => Source::Manifests(directory),
+            (None, kubeconfig) => Source::Kubernetes { kubeconfig },
+        };
+        let node_name = match self.node_name {
+            Some(name) => name,
+            None => host_name()?,
+        };
+        let mut settings = Settings::new(node_name, source);
+        let node_ips = match self.node_ip {
+            None => Vec::new(),
+            Some(OneOrMany::One(ip)) => vec![ip],
+            Some(OneOrMany::Many(ips)) => ips,
+        };
+        let pod_links = self.pod_links.as_deref().unwrap_or(settings::POD_LINKS);
+        let nics = self.nics.as_deref().unwrap_or(settings::AUTO);
+        settings.selection = settings::selection(pod_links, nics, node_ips);
+        set(&mut settings.instance, self.instance);
+        set(&mut settings.bpffs, self.bpffs);
+        set(&mut settings.state_dir, self.state_dir);
+        settings.cgroup = self.cgroup;
+        settings.sockets = self.sockets != Some(Switch::Off);
+        set(&mut settings.tc, self.tc.map(Into::into));
+        set(&mut settings.xdp, self.xdp.map(Into::into));
+        if let Some(range) = self.node_port_range {
+            settings.node_ports = settings::parse_port_range(&range).ok_or_else(|| {
+                anyhow!("node-port-range {range:?} is no range of ports such as 30000-32767")
+            })?;
+        }
+        set(&mut settings.metrics_address, self.metrics_address);
+        set(&mut settings.health_address, self.health_address);
+        set(&mut settings.sizes.frontends, self.frontends_max);
+        set(&mut settings.sizes.endpoints, self.endpoints_max);
+        set(&mut settings.sizes.flows, self.flows_max);
+        set(&mut settings.sizes.peers, self.peers_max);
+        let log = self.log.unwrap_or_else(|| "info".to_owned());
+        settings.debug = log.contains("debug") || log.contains("trace");
+        Ok((settings, log))
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("cannot read the host name; give --node-name")?;
+    // As the kubelet does it.
+    Ok(name.trim().to_lowercase())
+}
+
+impl From<Tc> for attach::Tc {
+    fn from(tc: Tc) -> Self {
+        match tc {
+            Tc::On => Self::On,
+            Tc::Clsact => Self::Clsact,
+            Tc::Off => Self::Off,
+        }
+    }
+}
+
+impl From<Xdp> for attach::Xdp {
+    fn from(xdp: Xdp) -> Self {
+        match xdp {
+            Xdp::Auto => Self::Auto,
+            Xdp::Driver => Self::Driver,
+            Xdp::Generic => Self::Generic,
+            Xdp::Off => Self::Off,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let flags = Options { instance: Some("flag".into()), ..Options::default() };
+        let file = parse("instance: file\nxdp: off\nnode-ip: [192.0.2.1, fd00::1]\n").unwrap();
+        let (settings, log) = flags.or(file).settings().unwrap();
+        assert_eq!(settings.instance, "flag");
+        assert_eq!(settings.xdp, attach::Xdp::Off);
+        assert_eq!(settings.selection.node_ips.len(), 2);
+        assert_eq!(settings.tc, attach::Tc::On);
+        assert_eq!(log, "info");
+    }
+
+    #[test]
+    fn an_unknown_key_names_file_and_key() {
+        let mut file = std::env::temp_dir();
+        file.push(format!("hashplane-config-{}.yaml", std::process::id()));
+        fs::write(&file, "instance: a\nnode-prt-range: 1-2\n").unwrap();
+        let error = format!("{:#}", read(&file).unwrap_err());
+        fs::remove_file(&file).unwrap();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+        assert!(error.contains("node-prt-range"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        assert_eq!(parse("# nothing\n\n").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn two_sources_are_refused() {
+        let both = parse("manifests: /a\nkubeconfig: /b\n").unwrap().settings();
+        assert!(both.unwrap_err().to_string().contains("exclude each other"));
+    }
+}

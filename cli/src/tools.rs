@@ -1,0 +1,141 @@
+//! The tools that show the live maps, and `cleanup`.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use dataplane_user::{
+    daemon::{
+        cleanup::cleanup as remove_all,
+        settings::{STATE_DIR, socket_path},
+    },
+    ebpf::{
+        maps::KernelMaps,
+        pin::{BPFFS, INSTANCE, Pins},
+    },
+    http::client,
+    view::{Names, ServiceName, Status, read, status, table},
+};
+use serde::Serialize;
+
+/// Which instance.
+#[derive(Debug, Args)]
+pub(crate) struct Instance {
+    /// Name of the instance
+    #[arg(long = "instance", env = "HASHPLANE_INSTANCE", default_value = INSTANCE)]
+    name: String,
+    /// The BPF file system
+    #[arg(long, env = "HASHPLANE_BPFFS", default_value = BPFFS)]
+    bpffs: PathBuf,
+    /// Directory of the daemon's lock and socket
+    #[arg(long, env = "HASHPLANE_STATE_DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+}
+
+/// Which instance, and how it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    instance: Instance,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A table.
+    Table,
+    /// A table with more columns.
+    Wide,
+    /// JSON with stable field names.
+    Json,
+}
+
+impl Instance {
+    /// The pins, if the instance exists.
+    fn pins(&self) -> anyhow::Result<Pins> {
+        let pins = Pins::new(&self.bpffs, &self.name)?;
+        // Without root the directory looks empty; say what is really wrong.
+        match std::fs::metadata(pins.root()) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(anyhow!("reading {} takes root", pins.root().display()));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if pins.exist() {
+            Ok(pins)
+        } else {
+            let root = pins.root();
+            Err(anyhow!("there is no instance {} at {}", self.name, root.display()))
+        }
+    }
+
+    fn names(&self) -> Names {
+        let socket = socket_path(&self.state_dir, &self.name);
+        // Without a daemon there are numbers instead of names.
+        let services: Vec<ServiceName> = client::get(&socket, "/services").unwrap_or_default();
+        services.into_iter().map(|service| (service.number, service)).collect()
+    }
+}
+
+pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<()> {
+    let pins = arguments.instance.pins()?;
+    let socket = socket_path(&arguments.instance.state_dir, pins.instance());
+    let report: Option<serde_json::Value> = client::get(&socket, "/status").ok();
+    let status = Status {
+        instance: pins.instance().to_owned(),
+        daemon: report.is_some(),
+        programs: status::programs(&pins)?,
+        maps: status::maps(&mut KernelMaps::from_pins(&pins.maps())?)?,
+        counters: status::live_counters(&pins)?,
+        report,
+    };
+    print(&status, arguments.output, || status.to_text())
+}
+
+pub(crate) fn services(arguments: &Arguments) -> anyhow::Result<()> {
+    let pins = arguments.instance.pins()?;
+    let mut maps = KernelMaps::from_pins(&pins.maps())?;
+    let rows = read::frontends(&mut maps, &arguments.instance.names())?;
+    print(&rows, arguments.output, || table::frontends(&rows, arguments.output == Output::Wide))
+}
+
+pub(crate) fn endpoints(arguments: &Arguments) -> anyhow::Result<()> {
+    let pins = arguments.instance.pins()?;
+    let mut maps = KernelMaps::from_pins(&pins.maps())?;
+    let rows = read::endpoints(&mut maps, &arguments.instance.names())?;
+    print(&rows, arguments.output, || table::endpoints(&rows, arguments.output == Output::Wide))
+}
+
+pub(crate) fn flows(arguments: &Arguments) -> anyhow::Result<()> {
+    let pins = arguments.instance.pins()?;
+    let mut maps = KernelMaps::from_pins(&pins.maps())?;
+    let now = read::now_ticks()?;
+    let rows = read::flows(&mut maps, &arguments.instance.names(), now)?;
+    print(&rows, arguments.output, || table::flows(&rows, arguments.output == Output::Wide))
+}
+
+pub(crate) fn cleanup(instance: &Instance) -> anyhow::Result<()> {
+    let pins = Pins::new(&instance.bpffs, &instance.name)?;
+    let removed = remove_all(&pins, &instance.state_dir)?;
+    for path in &removed {
+        println!("removed {}", path.display());
+    }
+    if removed.is_empty() {
+        println!("nothing of instance {} is left on this node", instance.name);
+    }
+    Ok(())
+}
+
+fn print<T: Serialize>(
+    rows: &T,
+    output: Output,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(rows)?),
+        Output::Table | Output::Wide => print!("{}", table()),
+    }
+    Ok(())
+}

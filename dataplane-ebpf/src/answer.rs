@@ -1,0 +1,222 @@
+//! Turn a packet that nobody serves into its refusal: TCP RST, or ICMP port unreachable.
+
+use dataplane_common::{Reason, TCP, Tuple, V4, V6};
+
+use crate::{
+    checksum::Sum,
+    headers::{self, Headers, L3},
+    packet::Packet,
+    pipeline::Verdict,
+    wire::{
+        ethernet::Ethernet,
+        icmp,
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+        tcp::{self, Tcp},
+        udp,
+    },
+};
+
+/// Hops that our own packets may take.
+const HOPS: u8 = 64;
+
+/// What the two families do differently in a refusal.
+trait Refuse<const N: usize> {
+    /// Bytes of the IP header we write.
+    const IP_LEN: usize;
+
+    /// Write an IP header from `tuple.src` to `tuple.dst` around `payload_len` bytes.
+    fn write_header<P: Packet + ?Sized>(
+        packet: &mut P,
+        tuple: &Tuple<N>,
+        protocol: u8,
+        payload_len: u16,
+    ) -> Option<()>;
+
+    /// Bytes behind the IP header, by its length fields.
+    fn payload_len<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<N>) -> Option<usize>;
+
+    /// Turn a UDP packet into "port unreachable".
+    fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<N>) -> Option<()>;
+}
+
+/// Answer an IPv4 packet instead of whom it was for.
+#[inline(always)]
+pub fn refuse4<P: Packet + ?Sized>(packet: &mut P) -> Verdict {
+    match headers::parse4(packet) {
+        Ok(headers) => refuse(packet, &headers),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+/// Answer an IPv6 packet instead of whom it was for.
+#[inline(always)]
+pub fn refuse6<P: Packet + ?Sized>(packet: &mut P) -> Verdict {
+    match headers::parse6(packet) {
+        Ok(headers) => refuse(packet, &headers),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+#[inline(always)]
+fn refuse<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<N>) -> Verdict
+where
+    [u8; N]: Refuse<N>,
+{
+    let answered = if headers.protocol != TCP {
+        <[u8; N]>::unreachable(packet, headers)
+    } else if headers.tcp_flags & tcp::RST == 0 {
+        reset(packet, headers)
+    } else {
+        // Nobody answers a reset (RFC 9293, section 3.5.2).
+        return Verdict::Drop(Reason::RefusedSilently);
+    };
+    match answered.and_then(|()| packet.window(0)) {
+        Some(header) => {
+            Ethernet(header).swap_macs();
+            Verdict::Answer(Reason::Refused)
+        }
+        None => Verdict::Drop(Reason::CannotAnswer),
+    }
+}
+
+/// RFC 9293, section 3.5.2: what a closed port sends back.
+#[inline(always)]
+fn reset<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<N>) -> Option<()>
+where
+    [u8; N]: Refuse<N>,
+{
+    let payload_len = <[u8; N]>::payload_len(packet, headers)?;
+    let segment = Tcp(packet.window(headers.l4)?);
+    let (sequence, acknowledgement, flags) = if headers.tcp_flags & tcp::ACK != 0 {
+        (segment.acknowledgement(), [0; 4], tcp::RST)
+    } else {
+        let controls = u32::from(headers.tcp_flags & tcp::SYN != 0)
+            + u32::from(headers.tcp_flags & tcp::FIN != 0);
+        let data = payload_len.wrapping_sub(segment.header_len()) as u32;
+        let next = u32::from_be_bytes(segment.sequence()).wrapping_add(data).wrapping_add(controls);
+        ([0; 4], next.to_be_bytes(), tcp::RST | tcp::ACK)
+    };
+    packet.resize(L3 + <[u8; N]>::IP_LEN + tcp::LEN)?;
+    let back = headers.tuple.reversed();
+    <[u8; N]>::write_header(packet, &back, TCP, tcp::LEN as u16)?;
+    let segment: &mut [u8; tcp::LEN] = packet.window(L3 + <[u8; N]>::IP_LEN)?;
+    let ([s0, s1], [d0, d1]) = (back.src_port, back.dst_port);
+    let [q0, q1, q2, q3] = sequence;
+    let [a0, a1, a2, a3] = acknowledgement;
+    let offset = (tcp::LEN as u8 / 4) << 4;
+    *segment =
+        [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, 0, 0, 0, 0, 0, 0];
+    let sum = pseudo_header(&back, TCP, tcp::LEN as u16).add(segment).finish();
+    [segment[tcp::CHECKSUM], segment[tcp::CHECKSUM + 1]] = sum;
+    Some(())
+}
+
+#[inline(always)]
+fn pseudo_header<const N: usize>(tuple: &Tuple<N>, protocol: u8, len: u16) -> Sum {
+    Sum::ZERO
+        .add(&tuple.src)
+        .add(&tuple.dst)
+        .add16(u16::from(protocol).to_be_bytes())
+        .add16(len.to_be_bytes())
+}
+
+impl Refuse<V4> for [u8; V4] {
+    const IP_LEN: usize = ipv4::LEN;
+
+    #[inline(always)]
+    fn write_header<P: Packet + ?Sized>(
+        packet: &mut P,
+        tuple: &Tuple<V4>,
+        protocol: u8,
+        payload_len: u16,
+    ) -> Option<()> {
+        let header: &mut [u8; ipv4::LEN] = packet.window(L3)?;
+        let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (tuple.src, tuple.dst);
+        let [l0, l1] = (ipv4::LEN as u16 + payload_len).to_be_bytes();
+        // Don't fragment: with it the identification may be zero (RFC 6864).
+        *header = [
+            ipv4::VERSION_LEN, 0, l0, l1, 0, 0, 0x40, 0, HOPS, protocol, 0, 0, //
+            s0, s1, s2, s3, d0, d1, d2, d3,
+        ];
+        let sum = Sum::ZERO.add(header).finish();
+        Ipv4(header).set_checksum(sum);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn payload_len<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V4>) -> Option<usize> {
+        Some(Ipv4(packet.window(L3)?).total_len().wrapping_sub(headers.l4 - L3))
+    }
+
+    #[inline(always)]
+    fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V4>) -> Option<()> {
+        const QUOTE: usize = ipv4::LEN + udp::LEN;
+        let mut quoted_ip: [u8; ipv4::LEN] = *packet.window(L3)?;
+        let quoted_udp: [u8; udp::LEN] = *packet.window(headers.l4)?;
+        if quoted_ip[0] != ipv4::VERSION_LEN {
+            // Options are left out of the quote, which the receiver reads for ends and ports.
+            quoted_ip[0] = ipv4::VERSION_LEN;
+            Ipv4(&mut quoted_ip).set_checksum([0, 0]);
+            let sum = Sum::ZERO.add(&quoted_ip).finish();
+            Ipv4(&mut quoted_ip).set_checksum(sum);
+        }
+        packet.resize(L3 + ipv4::LEN + icmp::LEN + QUOTE)?;
+        let back = headers.tuple.reversed();
+        Self::write_header(packet, &back, icmp::V4, (icmp::LEN + QUOTE) as u16)?;
+        let [kind, code] = icmp::PORT_UNREACHABLE4;
+        let sum = Sum::ZERO.add32([kind, code, 0, 0]).add(&quoted_ip).add(&quoted_udp).finish();
+        let start = L3 + ipv4::LEN;
+        *packet.window(start)? = [kind, code, sum[0], sum[1], 0, 0, 0, 0];
+        *packet.window(start + icmp::LEN)? = quoted_ip;
+        *packet.window(start + icmp::LEN + ipv4::LEN)? = quoted_udp;
+        Some(())
+    }
+}
+
+impl Refuse<V6> for [u8; V6] {
+    const IP_LEN: usize = ipv6::LEN;
+
+    #[inline(always)]
+    fn write_header<P: Packet + ?Sized>(
+        packet: &mut P,
+        tuple: &Tuple<V6>,
+        protocol: u8,
+        payload_len: u16,
+    ) -> Option<()> {
+        let [l0, l1] = payload_len.to_be_bytes();
+        *packet.window(L3)? = [0x60, 0, 0, 0, l0, l1, protocol, HOPS];
+        let mut ip = Ipv6(packet.window(L3)?);
+        ip.set_addresses(&tuple.src, &tuple.dst);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn payload_len<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V6>) -> Option<usize> {
+        let behind = Ipv6(packet.window(L3)?).payload_len();
+        Some(behind.wrapping_sub(headers.l4 - L3 - ipv6::LEN))
+    }
+
+    #[inline(always)]
+    fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V6>) -> Option<()> {
+        const QUOTE: usize = ipv6::LEN + udp::LEN;
+        let mut quoted_ip: [u8; ipv6::LEN] = *packet.window(L3)?;
+        let quoted_udp: [u8; udp::LEN] = *packet.window(headers.l4)?;
+        // Extension headers are left out of the quote, which is read for ends and ports.
+        quoted_ip[6] = headers.protocol;
+        packet.resize(L3 + ipv6::LEN + icmp::LEN + QUOTE)?;
+        let back = headers.tuple.reversed();
+        Self::write_header(packet, &back, icmp::V6, (icmp::LEN + QUOTE) as u16)?;
+        let [kind, code] = icmp::PORT_UNREACHABLE6;
+        let sum = pseudo_header(&back, icmp::V6, (icmp::LEN + QUOTE) as u16)
+            .add32([kind, code, 0, 0])
+            .add(&quoted_ip)
+            .add(&quoted_udp)
+            .finish();
+        let start = L3 + ipv6::LEN;
+        *packet.window(start)? = [kind, code, sum[0], sum[1], 0, 0, 0, 0];
+        *packet.window(start + icmp::LEN)? = quoted_ip;
+        *packet.window(start + icmp::LEN + ipv6::LEN)? = quoted_udp;
+        Some(())
+    }
+}

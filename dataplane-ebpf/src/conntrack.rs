@@ -1,0 +1,160 @@
+//! Connection tracking: find, follow and begin flows.
+
+use dataplane_common::{Flow, FlowKey, TCP, Tuple};
+
+use crate::{
+    headers::Headers,
+    select,
+    tables::{Insert, Origin, Ports, Tables},
+    wire::tcp,
+};
+
+/// Source ports tried before a flow is given up.
+const SOURCE_PORTS_TRIED: u32 = 16;
+
+/// Whether the flow's next packet still belongs to it, or is the first of another.
+#[inline(always)]
+pub fn continues<const N: usize, T: Tables<N>>(
+    tables: &T,
+    entry: T::Entry,
+    headers: &Headers<N>,
+) -> bool {
+    let is_live = || tables.is_live(tables.endpoint_of(entry));
+    if headers.protocol == TCP {
+        // A connection stays with its endpoint until it ends. Only a SYN may begin another.
+        let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        !opens || (!Flow::<N>::is_closed(tables.flags(entry)) && is_live())
+    } else {
+        is_live()
+    }
+}
+
+/// Note a packet of a flow: when, and what it says about the connection.
+#[inline(always)]
+pub fn follow<const N: usize, T: Tables<N>>(
+    tables: &mut T,
+    key: &FlowKey<N>,
+    entry: T::Entry,
+    to: &Tuple<N>,
+    headers: &Headers<N>,
+) {
+    let now = tables.now();
+    if tables.seen(entry) != now {
+        tables.set_seen(entry, now);
+    }
+    if key.is_reply() && tables.flags(entry) & Flow::<N>::ANSWERED == 0 {
+        tables.add_flags(entry, Flow::<N>::ANSWERED);
+    }
+    // UDP has no flags: this is TCP.
+    if headers.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+        end(tables, key, entry, to, headers.tcp_flags);
+    }
+}
+
+#[inline(always)]
+fn end<const N: usize, T: Tables<N>>(
+    tables: &mut T,
+    key: &FlowKey<N>,
+    entry: T::Entry,
+    to: &Tuple<N>,
+    tcp_flags: u8,
+) {
+    let (own, partners) = if tcp_flags & tcp::RST != 0 {
+        (Flow::<N>::RESET, Flow::<N>::RESET)
+    } else {
+        (Flow::<N>::FIN, Flow::<N>::PARTNER_FIN)
+    };
+    if tables.flags(entry) & own == 0 {
+        tables.add_flags(entry, own);
+        if let Some(partner) = tables.flow(&key.partner(to)) {
+            tables.add_flags(partner, partners);
+        }
+    }
+}
+
+/// Forget both directions of a flow.
+#[inline(always)]
+pub fn forget<const N: usize, T: Tables<N>>(tables: &mut T, key: &FlowKey<N>, entry: T::Entry) {
+    let to = tables.to(entry);
+    tables.remove(&key.partner(&to));
+    tables.remove(key);
+}
+
+/// Why a flow cannot begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Every source port that was tried belongs to another flow.
+    NoSourcePort,
+    /// The table takes no entry.
+    Full,
+}
+
+/// Enter both directions of a flow; `to` gets the source port that was free.
+///
+/// The reply entry is the claim: whoever enters it first owns the source port.
+#[inline(always)]
+pub fn begin<const N: usize, T: Tables<N>>(
+    tables: &mut T,
+    ports: &Ports,
+    headers: &Headers<N>,
+    to: &mut Tuple<N>,
+    origin: &Origin,
+) -> Result<(), Obstacle> {
+    let key = FlowKey::forward(headers.tuple, headers.protocol);
+    let count = u32::from(ports.source_count);
+    let mut offset = select::mix(select::hash(&headers.tuple, headers.protocol)) % count;
+    if origin.flags & Flow::<N>::FORWARD != 0 {
+        to.src_port = source_port(ports, offset);
+    }
+    for _ in 0..SOURCE_PORTS_TRIED {
+        let reply = key.partner(to);
+        match claim(tables, &reply, &headers.tuple.reversed(), origin) {
+            Insert::Done if tables.insert(&key, to, origin) => return Ok(()),
+            Insert::Done => {
+                tables.remove(&reply);
+                return Err(Obstacle::Full);
+            }
+            Insert::Full => return Err(Obstacle::Full),
+            Insert::Taken => {}
+        }
+        offset = if offset + 1 == count { 0 } else { offset + 1 };
+        to.src_port = source_port(ports, offset);
+    }
+    Err(Obstacle::NoSourcePort)
+}
+
+/// Take the reply key unless a living flow of somebody else has it.
+#[inline(always)]
+fn claim<const N: usize, T: Tables<N>>(
+    tables: &mut T,
+    reply: &FlowKey<N>,
+    back: &Tuple<N>,
+    origin: &Origin,
+) -> Insert {
+    let inserted = tables.insert_new(reply, back, origin);
+    if inserted != Insert::Taken {
+        return inserted;
+    }
+    let Some(other) = tables.flow(reply) else { return Insert::Taken };
+    if tables.to(other) != *back && !Flow::<N>::is_closed(tables.flags(other)) {
+        return Insert::Taken;
+    }
+    if tables.insert(reply, back, origin) { Insert::Done } else { Insert::Full }
+}
+
+#[inline(always)]
+fn source_port(ports: &Ports, offset: u32) -> [u8; 2] {
+    #[expect(clippy::cast_possible_truncation, reason = "less than source_count, a u16")]
+    ports.source_min.wrapping_add(offset as u16).to_be_bytes()
+}
+
+/// The ends of a packet after its translation to an endpoint.
+#[inline(always)]
+pub const fn translated<const N: usize>(
+    tuple: &Tuple<N>,
+    src: [u8; N],
+    dst: [u8; N],
+    dst_port: u16,
+) -> Tuple<N> {
+    Tuple { src, dst, src_port: tuple.src_port, dst_port: dst_port.to_be_bytes() }
+}

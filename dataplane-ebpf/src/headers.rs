@@ -1,0 +1,140 @@
+//! From bytes to addresses, ports and protocol, or the reason why a packet is not for us.
+
+use dataplane_common::{Reason, TCP, Tuple, UDP, V4, V6};
+
+use crate::{
+    packet::Packet,
+    wire::{
+        ethernet::{self, Ethernet},
+        ipv4::Ipv4,
+        ipv6::{self, Ipv6},
+        tcp, udp,
+    },
+};
+
+/// Where the IP header starts.
+pub const L3: usize = ethernet::LEN;
+
+/// What a whole TCP or UDP packet says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<const N: usize> {
+    /// Both ends.
+    pub tuple: Tuple<N>,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// TCP's flags, 0 for UDP.
+    pub tcp_flags: u8,
+    /// Remaining hops.
+    pub hops: u8,
+    /// Where the TCP or UDP header starts.
+    pub l4: usize,
+}
+
+impl<const N: usize> Headers<N> {
+    /// Destination port, in the machine's order.
+    #[inline(always)]
+    pub const fn dst_port(&self) -> u16 {
+        u16::from_be_bytes(self.tuple.dst_port)
+    }
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The frame's IP family, or the reason why it has none.
+#[inline(always)]
+pub fn family<P: Packet + ?Sized>(packet: &mut P) -> Result<Family, Reason> {
+    match Ethernet(packet.window(0).ok_or(Reason::Short)?).ethertype() {
+        ethernet::IPV4 => Ok(Family::V4),
+        ethernet::IPV6 => Ok(Family::V6),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+/// Read the headers of an IPv4 packet. The bytes stay as they are.
+#[inline(always)]
+pub fn parse4<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V4>, Reason> {
+    let ip = Ipv4(packet.window(L3).ok_or(Reason::Short)?);
+    let header_len = ip.header_len().ok_or(Reason::Malformed)?;
+    if ip.is_fragment() {
+        return Err(Reason::Fragment);
+    }
+    let payload_len = ip.total_len().checked_sub(header_len).ok_or(Reason::Malformed)?;
+    let (src, dst, protocol, hops) = (ip.src(), ip.dst(), ip.protocol(), ip.ttl());
+    let l4 = L3 + header_len;
+    let (src_port, dst_port, tcp_flags) = parse_l4(packet, protocol, l4, payload_len)?;
+    let tuple = Tuple { src, dst, src_port, dst_port };
+    Ok(Headers { tuple, protocol, tcp_flags, hops, l4 })
+}
+
+/// Read the headers of an IPv6 packet. The bytes stay as they are.
+#[inline(always)]
+pub fn parse6<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V6>, Reason> {
+    let ip = Ipv6(packet.window(L3).ok_or(Reason::Short)?);
+    if !ip.is_version_6() {
+        return Err(Reason::Malformed);
+    }
+    let (src, dst, next, hops) = (ip.src(), ip.dst(), ip.next_header(), ip.hop_limit());
+    let payload_len = ip.payload_len();
+    let (protocol, extensions_len) = match next {
+        TCP | UDP => (next, 0),
+        _ => skip_extensions(packet, next)?,
+    };
+    let payload_len = payload_len.checked_sub(extensions_len).ok_or(Reason::Malformed)?;
+    let l4 = L3 + ipv6::LEN + extensions_len;
+    let (src_port, dst_port, tcp_flags) = parse_l4(packet, protocol, l4, payload_len)?;
+    let tuple = Tuple { src, dst, src_port, dst_port };
+    Ok(Headers { tuple, protocol, tcp_flags, hops, l4 })
+}
+
+/// Protocol behind the extension headers, and their length in bytes.
+#[inline(always)]
+fn skip_extensions<P: Packet + ?Sized>(packet: &mut P, next: u8) -> Result<(u8, usize), Reason> {
+    let (mut next, mut len) = (next, 0);
+    for _ in 0..ipv6::EXTENSIONS_MAX {
+        match next {
+            ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::DESTINATION => {}
+            ipv6::FRAGMENT => return Err(Reason::Fragment),
+            TCP | UDP => return Ok((next, len)),
+            _ => return Err(Reason::NotTcpOrUdp),
+        }
+        let [following, units]: [u8; 2] =
+            *packet.window(L3 + ipv6::LEN + len).ok_or(Reason::Short)?;
+        next = following;
+        len += (usize::from(units) + 1) * 8;
+    }
+    if next == TCP || next == UDP { Ok((next, len)) } else { Err(Reason::Malformed) }
+}
+
+/// Ports and TCP flags; the header must be there as a whole, in the packet and by its length field.
+#[inline(always)]
+fn parse_l4<P: Packet + ?Sized>(
+    packet: &mut P,
+    protocol: u8,
+    l4: usize,
+    payload_len: usize,
+) -> Result<([u8; 2], [u8; 2], u8), Reason> {
+    match protocol {
+        TCP => {
+            let header: &mut [u8; tcp::LEN] = packet.window(l4).ok_or(Reason::Short)?;
+            if payload_len < tcp::LEN {
+                return Err(Reason::Malformed);
+            }
+            Ok(([header[0], header[1]], [header[2], header[3]], header[13]))
+        }
+        UDP => {
+            let header: &mut [u8; udp::LEN] = packet.window(l4).ok_or(Reason::Short)?;
+            if payload_len < udp::LEN {
+                return Err(Reason::Malformed);
+            }
+            Ok(([header[0], header[1]], [header[2], header[3]], 0))
+        }
+        _ => Err(Reason::NotTcpOrUdp),
+    }
+}

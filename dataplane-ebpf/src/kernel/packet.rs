@@ -1,0 +1,123 @@
+//! Packets as TC and XDP give them.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_xdp_adjust_tail,
+    },
+    programs::{TcContext, XdpContext},
+};
+use dataplane_ebpf::{checksum::Change, packet::Packet};
+
+/// Bytes that hold every header we read: Ethernet, IP with options, TCP.
+const HEADERS_LEN: u32 = 14 + 60 + 20;
+
+/// A packet pointer from the context.
+///
+/// Read anew each time, and with its widening in the same instruction: a pointer that is kept in
+/// 32 bits and widened later is a mere number to the verifier.
+///
+/// # Safety
+/// `field` is readable.
+#[inline(always)]
+unsafe fn load(field: *const u32) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { field.read_volatile() as usize }
+}
+
+/// A packet in a socket buffer.
+pub(super) struct Skb<'a>(pub(super) &'a TcContext);
+
+impl Skb<'_> {
+    /// Bring the headers into the linear part, where windows can see them.
+    #[inline(always)]
+    pub(super) fn pull_headers(&self) {
+        let linear = self.0.data_end().wrapping_sub(self.0.data());
+        let wanted = self.0.len().min(HEADERS_LEN);
+        if linear < wanted as usize {
+            // SAFETY: the context is the kernel's own; on failure the packet stays as it is and
+            // the windows say `None`.
+            unsafe { bpf_skb_pull_data(self.0.skb.skb, wanted) };
+        }
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let skb = self.0.skb.skb;
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        let (data, end) = unsafe { (load(&raw const (*skb).data), load(&raw const (*skb).data_end)) };
+        let start = data + offset;
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: `start..start + N` lies inside the packet (checked above), any bytes are a valid
+        // `[u8; N]` of alignment 1, and `&mut self` keeps a second window from existing.
+        Some(unsafe { &mut *(start as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: usize) -> Option<()> {
+        // SAFETY: the context is the kernel's own; no window outlives this call (`&mut self`).
+        let changed = unsafe { bpf_skb_change_tail(self.0.skb.skb, len as u32, 0) };
+        (changed == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn fix_checksum(&mut self, offset: usize, change: &Change) -> Option<()> {
+        let optional = if change.optional { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        let skb = self.0.skb.skb;
+        let addresses = change.addresses.fold32();
+        let flags = BPF_F_PSEUDO_HDR as u64 | optional;
+        // SAFETY: the context is the kernel's own; no window outlives this call (`&mut self`).
+        let fixed = unsafe { bpf_l4_csum_replace(skb, offset as u32, 0, addresses.into(), flags) };
+        if fixed != 0 {
+            return None;
+        }
+        if change.v6 {
+            // The helper takes the change off a sum that the device computed over the whole
+            // packet. With IPv6 the addresses themselves have put it back: undo that. Packets
+            // without such a sum are left alone.
+            // SAFETY: the context is the kernel's own.
+            unsafe { bpf_csum_update(skb, addresses) };
+        }
+        if let Some(ports) = change.ports {
+            // SAFETY: as above.
+            unsafe {
+                bpf_l4_csum_replace(skb, offset as u32, 0, ports.fold32().into(), optional);
+            }
+        }
+        Some(())
+    }
+}
+
+/// A packet in a driver's buffer.
+pub(super) struct Buffer<'a>(pub(super) &'a XdpContext);
+
+impl Packet for Buffer<'_> {
+    #[inline(always)]
+    fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let buffer = self.0.ctx;
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        let (data, end) =
+            unsafe { (load(&raw const (*buffer).data), load(&raw const (*buffer).data_end)) };
+        let start = data + offset;
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: as for `Skb`.
+        Some(unsafe { &mut *(start as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: usize) -> Option<()> {
+        let now = self.0.data_end().wrapping_sub(self.0.data());
+        let by = len as i32 - now as i32;
+        // SAFETY: the context is the kernel's own; no window outlives this call (`&mut self`).
+        let changed = unsafe { bpf_xdp_adjust_tail(self.0.as_ptr().cast(), by) };
+        (changed == 0).then_some(())
+    }
+}

@@ -1,0 +1,252 @@
+//! The library's tables as maps and helpers.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup as FibLookup, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
+    helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
+};
+use dataplane_common::{
+    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Tuple, flow::tick,
+};
+use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
+
+use super::maps;
+
+/// Errno of an update whose key is taken.
+const EEXIST: i32 = -17;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// The maps, seen from one program run.
+pub(super) struct Maps {
+    /// The program's context, for helpers that want one.
+    pub(super) context: *mut c_void,
+    /// The device the packet came from; 0 for sockets.
+    pub(super) ifindex: u32,
+    /// Whether this is XDP.
+    pub(super) is_xdp: bool,
+}
+
+impl Node for Maps {
+    #[inline(always)]
+    fn ports(&self) -> Option<Ports> {
+        Ports::of(maps::CONFIG.get(0)?)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: the helper takes nothing and always succeeds.
+        tick(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn gate(&self, word: u32, mask: u64) -> bool {
+        maps::GATE.get(word).is_some_and(|bits| bits & mask != 0)
+    }
+
+    #[inline(always)]
+    fn is_live(&self, id: EndpointId) -> bool {
+        id != EndpointId::NONE && maps::LIVE.get(id.index()).copied() == Some(id.to_bits())
+    }
+
+    #[inline(always)]
+    fn has_stack(&self) -> bool {
+        !self.is_xdp
+    }
+
+    #[inline(always)]
+    fn can_leave_by(&self, route: &Route) -> bool {
+        !self.is_xdp || matches!(route, Route::Link(link) if link.ifindex == self.ifindex)
+    }
+}
+
+macro_rules! tables {
+    ($len:literal, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident) => {
+        impl Tables<$len> for Maps {
+            type Entry = *mut Flow<$len>;
+
+            #[inline(always)]
+            fn frontend(&self, key: &FrontendKey<$len>) -> Option<Frontend> {
+                // SAFETY: the value is copied out at once; a racing update leaves old or new bytes
+                // of each word, and user space writes a frontend as a whole.
+                unsafe { maps::$frontends.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn endpoint(&self, slot: u32) -> Option<Endpoint<$len>> {
+                maps::$endpoints.get(slot).copied()
+            }
+
+            #[inline(always)]
+            fn is_node_address(&self, addr: &[u8; $len]) -> bool {
+                maps::$addresses.get_ptr(addr).is_some()
+            }
+
+            #[inline(always)]
+            fn masquerade(&self) -> Option<[u8; $len]> {
+                let addr = maps::CONFIG.get(0)?.$masquerade;
+                (addr != [0; $len]).then_some(addr)
+            }
+
+            #[inline(always)]
+            fn flow(&self, key: &FlowKey<$len>) -> Option<*mut Flow<$len>> {
+                maps::$flows.get_ptr_mut(key)
+            }
+
+            #[inline(always)]
+            fn to(&self, entry: *mut Flow<$len>) -> Tuple<$len> {
+                // SAFETY: the entry was found in this program run; a map value stays readable until
+                // the run ends, even when it is deleted or used again meanwhile.
+                unsafe { (*entry).to }
+            }
+
+            #[inline(always)]
+            fn flags(&self, entry: *mut Flow<$len>) -> u32 {
+                // SAFETY: as for `to`.
+                unsafe { (*entry).flags }
+            }
+
+            #[inline(always)]
+            fn endpoint_of(&self, entry: *mut Flow<$len>) -> EndpointId {
+                // SAFETY: as for `to`.
+                EndpointId::from_bits(unsafe { (*entry).endpoint })
+            }
+
+            #[inline(always)]
+            fn seen(&self, entry: *mut Flow<$len>) -> u32 {
+                // SAFETY: as for `to`.
+                unsafe { (*entry).seen }
+            }
+
+            #[inline(always)]
+            fn link(&self, entry: *mut Flow<$len>, now: u32) -> Option<Link> {
+                // SAFETY: as for `to`.
+                let fresh = unsafe { (*entry).link_seen } == now;
+                // SAFETY: as for `to`.
+                fresh.then(|| unsafe { (*entry).link })
+            }
+
+            #[inline(always)]
+            fn set_seen(&mut self, entry: *mut Flow<$len>, seen: u32) {
+                // SAFETY: as for `to`; one aligned word, and the last writer wins.
+                unsafe { (*entry).seen = seen };
+            }
+
+            #[inline(always)]
+            fn add_flags(&mut self, entry: *mut Flow<$len>, flags: u32) {
+                // SAFETY: as for `to`; a bit lost to another CPU comes again with the next packet.
+                unsafe { (*entry).flags |= flags };
+            }
+
+            #[inline(always)]
+            fn set_link(&mut self, entry: *mut Flow<$len>, link: Link, seen: u32) {
+                // SAFETY: as for `to`; two CPUs write the same route within one tick.
+                unsafe { (*entry).link = link };
+                // SAFETY: as above.
+                unsafe { (*entry).link_seen = seen };
+            }
+
+            #[inline(always)]
+            fn insert_new(
+                &mut self,
+                key: &FlowKey<$len>,
+                to: &Tuple<$len>,
+                origin: &Origin,
+            ) -> Insert {
+                let Some(draft) = maps::$draft.get_ptr_mut(0) else { return Insert::Full };
+                // SAFETY: this CPU's own value; nothing else uses it until the insert below.
+                let flow = unsafe { &mut *draft };
+                *flow = origin.flow(to);
+                match maps::$flows.insert(key, &*flow, BPF_NOEXIST.into()) {
+                    Ok(()) => Insert::Done,
+                    Err(EEXIST) => Insert::Taken,
+                    Err(_) => Insert::Full,
+                }
+            }
+
+            #[inline(always)]
+            fn insert(
+                &mut self,
+                key: &FlowKey<$len>,
+                to: &Tuple<$len>,
+                origin: &Origin,
+            ) -> bool {
+                let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
+                // SAFETY: as for `insert_new`.
+                let flow = unsafe { &mut *draft };
+                *flow = origin.flow(to);
+                maps::$flows.insert(key, &*flow, BPF_ANY.into()).is_ok()
+            }
+
+            #[inline(always)]
+            fn remove(&mut self, key: &FlowKey<$len>) {
+                // An entry that is gone already is what we want.
+                let _ = maps::$flows.remove(key);
+            }
+
+            #[inline(always)]
+            fn route(&self, src: &[u8; $len], dst: &[u8; $len]) -> Route {
+                $route(self, src, dst)
+            }
+        }
+    };
+}
+
+tables!(4, FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4, DRAFT4, masquerade4, route4);
+tables!(16, FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6, DRAFT6, masquerade6, route6);
+
+#[inline(always)]
+fn route4(maps: &Maps, src: &[u8; 4], dst: &[u8; 4]) -> Route {
+    let Some(fib) = draft_route(AF_INET) else { return Route::None };
+    fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(*src);
+    fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(*dst);
+    route(maps, fib)
+}
+
+#[inline(always)]
+fn route6(maps: &Maps, src: &[u8; 16], dst: &[u8; 16]) -> Route {
+    let Some(fib) = draft_route(AF_INET6) else { return Route::None };
+    fib.__bindgen_anon_3.ipv6_src = words(src);
+    fib.__bindgen_anon_4.ipv6_dst = words(dst);
+    route(maps, fib)
+}
+
+/// The helper's parameters, empty but for the family.
+#[inline(always)]
+fn draft_route(family: u8) -> Option<&'static mut FibLookup> {
+    let draft = maps::DRAFT_ROUTE.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own value; one lookup at a time uses it, and ends before the next begins.
+    let fib = unsafe { &mut *draft };
+    // SAFETY: the struct is plain integers, for which zero is a value.
+    *fib = unsafe { core::mem::zeroed() };
+    fib.family = family;
+    Some(fib)
+}
+
+#[inline(always)]
+fn route(maps: &Maps, fib: &mut FibLookup) -> Route {
+    fib.ifindex = maps.ifindex;
+    let len = size_of::<FibLookup>() as i32;
+    // SAFETY: the context is the program's own and `fib` is as long as `len` says.
+    let result = unsafe { bpf_fib_lookup(maps.context, fib, len, 0) };
+    if result == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        Route::Link(Link { ifindex: fib.ifindex, dst_mac: fib.dmac, src_mac: fib.smac })
+    } else if result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        Route::Neighbour(fib.ifindex)
+    } else {
+        Route::None
+    }
+}
+
+/// An IPv6 address as the helper's four words in network order.
+#[inline(always)]
+pub(super) const fn words(addr: &[u8; 16]) -> [u32; 4] {
+    let (words, _) = addr.as_chunks::<4>();
+    [
+        u32::from_ne_bytes(words[0]),
+        u32::from_ne_bytes(words[1]),
+        u32::from_ne_bytes(words[2]),
+        u32::from_ne_bytes(words[3]),
+    ]
+}

@@ -1,0 +1,442 @@
+//! One packet in, one verdict out.
+
+use dataplane_common::{Endpoint, Flow, FlowKey, Frontend, FrontendKey, Reason, Tuple, gate};
+
+use crate::{
+    answer,
+    conntrack::{self, Obstacle},
+    headers::{self, Family, Headers},
+    packet::Packet,
+    rewrite::{self, Address},
+    select,
+    tables::{Origin, Ports, Route, Tables},
+};
+
+/// What becomes of a packet. The reason is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Untouched: the stack handles it.
+    Pass(Reason),
+    /// Rewritten: the stack handles it.
+    Deliver(Reason),
+    /// Rewritten: it leaves by this hop.
+    Forward(Reason, Hop),
+    /// Turned into an answer: it leaves by the device it came from.
+    Answer(Reason),
+    /// Ours, but it cannot be delivered.
+    Drop(Reason),
+}
+
+impl Verdict {
+    /// The reason, whatever the verdict.
+    #[inline(always)]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Pass(reason)
+            | Self::Deliver(reason)
+            | Self::Forward(reason, _)
+            | Self::Answer(reason)
+            | Self::Drop(reason) => reason,
+        }
+    }
+}
+
+/// How a forwarded packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// The frame is addressed; it leaves by the device with this index.
+    Link(u32),
+    /// The kernel has to find the next hop's MAC address; it leaves by the device with this index.
+    Neighbour(u32),
+}
+
+/// How far a packet has come.
+///
+/// The kernel runs the steps as functions of their own, one after the other, since all of them
+/// together need more than the 512 bytes of its stack. Each step parses again: steps behind the
+/// first are rare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the end.
+    Done(Verdict),
+    /// No flow knows it, but it may be for a service; the reason is that of a flow that begins.
+    First(Reason),
+    /// It is for a frontend without endpoints.
+    Refuse,
+}
+
+/// A packet that arrives from a pod or from outside: all steps.
+#[inline(always)]
+pub fn ingress<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<4> + Tables<16>,
+{
+    let family = match headers::family(packet) {
+        Ok(family) => family,
+        Err(reason) => return Verdict::Pass(reason),
+    };
+    let mut step = match family {
+        Family::V4 => known4(packet, tables),
+        Family::V6 => known6(packet, tables),
+    };
+    if let Step::First(reason) = step {
+        step = match family {
+            Family::V4 => first4(packet, tables, reason),
+            Family::V6 => first6(packet, tables, reason),
+        };
+    }
+    match (step, family) {
+        (Step::Done(verdict), _) => verdict,
+        (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet),
+        (Step::First(_) | Step::Refuse, Family::V6) => answer::refuse6(packet),
+    }
+}
+
+/// First step of an IPv4 packet: the flows.
+#[inline(always)]
+pub fn known4<P: Packet + ?Sized, T: Tables<4>>(packet: &mut P, tables: &mut T) -> Step {
+    match headers::parse4(packet) {
+        Ok(headers) => known(packet, &headers, tables),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// First step of an IPv6 packet: the flows.
+#[inline(always)]
+pub fn known6<P: Packet + ?Sized, T: Tables<16>>(packet: &mut P, tables: &mut T) -> Step {
+    match headers::parse6(packet) {
+        Ok(headers) => known(packet, &headers, tables),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// Second step of an IPv4 packet: frontend, endpoint, and a new flow.
+#[inline(always)]
+pub fn first4<P, T>(packet: &mut P, tables: &mut T, reason: Reason) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<4>,
+{
+    match headers::parse4(packet) {
+        Ok(headers) => first(packet, &headers, tables, reason),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// Second step of an IPv6 packet: frontend, endpoint, and a new flow.
+#[inline(always)]
+pub fn first6<P, T>(packet: &mut P, tables: &mut T, reason: Reason) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<16>,
+{
+    match headers::parse6(packet) {
+        Ok(headers) => first(packet, &headers, tables, reason),
+        Err(reason) => Step::Done(Verdict::Pass(reason)),
+    }
+}
+
+/// A packet that leaves to a pod or to outside.
+#[inline(always)]
+pub fn egress<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<4> + Tables<16>,
+{
+    let verdict = match headers::family(packet) {
+        Ok(Family::V4) => {
+            headers::parse4(packet).map(|headers| towards_client::<P, T, 4>(packet, &headers, tables))
+        }
+        Ok(Family::V6) => {
+            headers::parse6(packet).map(|headers| towards_client::<P, T, 16>(packet, &headers, tables))
+        }
+        Err(reason) => Err(reason),
+    };
+    verdict.unwrap_or_else(Verdict::Pass)
+}
+
+#[inline(always)]
+fn known<P, T, const N: usize>(packet: &mut P, headers: &Headers<N>, tables: &mut T) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<N>,
+    [u8; N]: Address,
+{
+    match find_flow(headers, tables) {
+        Ok((key, entry, reason)) => {
+            Step::Done(carry_on(packet, headers, tables, &key, entry, reason))
+        }
+        Err(step) => step,
+    }
+}
+
+/// The flow that the packet belongs to, or the step that follows without one.
+#[inline(always)]
+#[expect(clippy::type_complexity, reason = "used by `known` alone")]
+fn find_flow<T, const N: usize>(
+    headers: &Headers<N>,
+    tables: &mut T,
+) -> Result<(FlowKey<N>, T::Entry, Reason), Step>
+where
+    T: Tables<N>,
+{
+    let Some(ports) = tables.ports() else {
+        return Err(Step::Done(Verdict::Pass(Reason::NotConfigured)));
+    };
+    let port = headers.dst_port();
+    if ports.is_source(port) && tables.masquerade() == Some(headers.tuple.dst) {
+        let key = FlowKey::reply(headers.tuple, headers.protocol);
+        if let Some(entry) = tables.flow(&key) {
+            return Ok((key, entry, Reason::Reply));
+        }
+    }
+    let (word, mask) = gate::bit(&headers.tuple.dst);
+    if !tables.gate(word, mask) && !ports.is_node(port) {
+        return Err(Step::Done(Verdict::Pass(Reason::NotAService)));
+    }
+    let key = FlowKey::forward(headers.tuple, headers.protocol);
+    match tables.flow(&key) {
+        None => Err(Step::First(Reason::New)),
+        Some(entry) if conntrack::continues(tables, entry, headers) => {
+            Ok((key, entry, Reason::Established))
+        }
+        // XDP leaves the flow as it is, for TC may find out that it can go on.
+        Some(_) if !tables.has_stack() => Err(Step::Done(Verdict::Pass(Reason::LeftToTc))),
+        Some(entry) => {
+            conntrack::forget(tables, &key, entry);
+            Err(Step::First(Reason::Reselected))
+        }
+    }
+}
+
+#[inline(always)]
+fn find_frontend<T, const N: usize>(headers: &Headers<N>, ports: &Ports, tables: &T) -> Option<Frontend>
+where
+    T: Tables<N>,
+{
+    let (dst, port) = (headers.tuple.dst, headers.dst_port());
+    let (word, mask) = gate::bit(&dst);
+    if tables.gate(word, mask)
+        && let Some(frontend) = tables.frontend(&FrontendKey::new(dst, port, headers.protocol))
+    {
+        return Some(frontend);
+    }
+    if ports.is_node(port) && tables.is_node_address(&dst) {
+        return tables.frontend(&FrontendKey::any_node_address(port, headers.protocol));
+    }
+    None
+}
+
+#[inline(always)]
+fn first<P, T, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    tables: &mut T,
+    reason: Reason,
+) -> Step
+where
+    P: Packet + ?Sized,
+    T: Tables<N>,
+    [u8; N]: Address,
+{
+    let Some(ports) = tables.ports() else {
+        return Step::Done(Verdict::Pass(Reason::NotConfigured));
+    };
+    let Some(frontend) = find_frontend(headers, &ports, tables) else {
+        return Step::Done(Verdict::Pass(Reason::NotAService));
+    };
+    let Some(slot) = select::slot(&frontend, select::hash(&headers.tuple, headers.protocol))
+    else {
+        return Step::Refuse;
+    };
+    Step::Done(begin(packet, headers, tables, &ports, &frontend, slot, reason))
+}
+
+/// A new flow to the endpoint in `slot`.
+#[inline(always)]
+fn begin<P, T, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    tables: &mut T,
+    ports: &Ports,
+    frontend: &Frontend,
+    slot: u32,
+    reason: Reason,
+) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<N>,
+    [u8; N]: Address,
+{
+    let tuple = &headers.tuple;
+    let Some(endpoint) = tables.endpoint(slot) else {
+        return Verdict::Drop(Reason::NoSuchEndpoint);
+    };
+    let is_host = endpoint.flags() & Endpoint::<N>::HOST != 0;
+    // A pod that reaches itself must see somebody else, or its answer would never leave it.
+    let is_hairpin = endpoint.addr() == tuple.src;
+    let masquerades = frontend.flags & Frontend::MASQUERADE != 0 || is_hairpin;
+    let forwards = masquerades && !is_host;
+    if !forwards && !tables.has_stack() {
+        return Verdict::Pass(Reason::LeftToTc);
+    }
+    let src = match (forwards, tables.masquerade()) {
+        (false, _) => tuple.src,
+        (true, Some(addr)) => addr,
+        (true, None) => return Verdict::Drop(Reason::NoSourceAddress),
+    };
+    let mut to = conntrack::translated(tuple, src, endpoint.addr(), endpoint.port());
+    let origin = Origin {
+        endpoint: endpoint.id(),
+        service: frontend.service,
+        flags: if forwards { Flow::<N>::FORWARD } else { 0 },
+        seen: tables.now(),
+    };
+    let route = if forwards {
+        match leave(tables, headers, &to) {
+            Ok(route) => Some(route),
+            Err(verdict) => return verdict,
+        }
+    } else {
+        None
+    };
+    match conntrack::begin(tables, ports, headers, &mut to, &origin) {
+        Ok(()) => send(packet, headers, &to, route, reason),
+        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
+        Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
+    }
+}
+
+/// A packet of a flow that is known.
+#[inline(always)]
+fn carry_on<P, T, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    tables: &mut T,
+    key: &FlowKey<N>,
+    entry: T::Entry,
+    reason: Reason,
+) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<N>,
+    [u8; N]: Address,
+{
+    let to = tables.to(entry);
+    let forwards = tables.flags(entry) & Flow::<N>::FORWARD != 0;
+    if !forwards && !tables.has_stack() {
+        return Verdict::Pass(Reason::LeftToTc);
+    }
+    let route = if forwards {
+        match follow_link(tables, headers, entry, &to) {
+            Ok(route) => Some(route),
+            Err(verdict) => return verdict,
+        }
+    } else {
+        None
+    };
+    conntrack::follow(tables, key, entry, &to, headers);
+    send(packet, headers, &to, route, reason)
+}
+
+/// The flow's next hop: looked up once per tick, and kept with the flow in between.
+#[inline(always)]
+fn follow_link<T, const N: usize>(
+    tables: &mut T,
+    headers: &Headers<N>,
+    entry: T::Entry,
+    to: &Tuple<N>,
+) -> Result<Route, Verdict>
+where
+    T: Tables<N>,
+{
+    let now = tables.now();
+    if headers.hops > 1
+        && let Some(link) = tables.link(entry, now)
+    {
+        let route = Route::Link(link);
+        if tables.can_leave_by(&route) {
+            return Ok(route);
+        }
+        return Err(Verdict::Pass(Reason::LeftToTc));
+    }
+    let route = leave(tables, headers, to)?;
+    if let Route::Link(link) = route {
+        tables.set_link(entry, link, now);
+    }
+    Ok(route)
+}
+
+/// Where a packet with the ends `to` leaves, or why it cannot.
+#[inline(always)]
+fn leave<T, const N: usize>(
+    tables: &T,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+) -> Result<Route, Verdict>
+where
+    T: Tables<N>,
+{
+    if headers.hops <= 1 {
+        return Err(Verdict::Drop(Reason::HopLimit));
+    }
+    let route = tables.route(&to.src, &to.dst);
+    if !tables.can_leave_by(&route) {
+        return Err(Verdict::Pass(Reason::LeftToTc));
+    }
+    match route {
+        Route::Link(_) | Route::Neighbour(_) => Ok(route),
+        Route::None => Err(Verdict::Drop(Reason::NoRoute)),
+    }
+}
+
+/// Rewrite the packet and say how it goes on.
+#[inline(always)]
+fn send<P, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+    route: Option<Route>,
+    reason: Reason,
+) -> Verdict
+where
+    P: Packet + ?Sized,
+    [u8; N]: Address,
+{
+    if rewrite::rewrite(packet, headers, to, route.is_some()).is_none() {
+        return Verdict::Pass(Reason::Short);
+    }
+    match route {
+        None => Verdict::Deliver(reason),
+        Some(Route::Link(link)) => match rewrite::send_by(packet, &link) {
+            Some(()) => Verdict::Forward(reason, Hop::Link(link.ifindex)),
+            None => Verdict::Drop(Reason::NoRoute),
+        },
+        Some(Route::Neighbour(ifindex)) => Verdict::Forward(reason, Hop::Neighbour(ifindex)),
+        Some(Route::None) => Verdict::Drop(Reason::NoRoute),
+    }
+}
+
+/// The answer of an endpoint on its last step to the client.
+#[inline(always)]
+fn towards_client<P, T, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    tables: &mut T,
+) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<N>,
+    [u8; N]: Address,
+{
+    let key = FlowKey::reply(headers.tuple, headers.protocol);
+    let Some(entry) = tables.flow(&key) else { return Verdict::Pass(Reason::NotAReply) };
+    if tables.flags(entry) & Flow::<N>::FORWARD != 0 {
+        // Such an answer is caught where it arrives.
+        return Verdict::Pass(Reason::NotAReply);
+    }
+    let to = tables.to(entry);
+    conntrack::follow(tables, &key, entry, &to, headers);
+    send(packet, headers, &to, None, Reason::Reply)
+}

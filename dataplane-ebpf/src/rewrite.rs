@@ -1,0 +1,109 @@
+//! Give a packet other addresses and ports, and keep its checksums right.
+
+use dataplane_common::{Link, TCP, Tuple, V4, V6};
+
+use crate::{
+    checksum::{self, Change, Sum},
+    headers::{Headers, L3},
+    packet::Packet,
+    wire::{
+        ethernet::Ethernet,
+        ipv4::Ipv4,
+        ipv6::Ipv6,
+        tcp,
+        udp::{self, Ports},
+    },
+};
+
+/// What the two families do differently in a rewrite.
+pub trait Address: Copy + Eq {
+    /// Write the IP header's addresses and, when `hops` is given, the remaining hops.
+    fn rewrite_header<P: Packet + ?Sized>(
+        packet: &mut P,
+        addresses: Sum,
+        src: &Self,
+        dst: &Self,
+        hops: Option<u8>,
+    ) -> Option<()>;
+
+    /// Whether the family is IPv6.
+    const IS_V6: bool;
+}
+
+impl Address for [u8; V4] {
+    const IS_V6: bool = false;
+
+    #[inline(always)]
+    fn rewrite_header<P: Packet + ?Sized>(
+        packet: &mut P,
+        addresses: Sum,
+        src: &Self,
+        dst: &Self,
+        hops: Option<u8>,
+    ) -> Option<()> {
+        let mut ip = Ipv4(packet.window(L3)?);
+        ip.set_checksum(checksum::header(ip.checksum(), addresses, hops.is_some()));
+        if let Some(hops) = hops {
+            ip.set_ttl(hops);
+        }
+        ip.set_addresses(src, dst);
+        Some(())
+    }
+}
+
+impl Address for [u8; V6] {
+    const IS_V6: bool = true;
+
+    #[inline(always)]
+    fn rewrite_header<P: Packet + ?Sized>(
+        packet: &mut P,
+        _: Sum,
+        src: &Self,
+        dst: &Self,
+        hops: Option<u8>,
+    ) -> Option<()> {
+        let mut ip = Ipv6(packet.window(L3)?);
+        if let Some(hops) = hops {
+            ip.set_hop_limit(hops);
+        }
+        ip.set_addresses(src, dst);
+        Some(())
+    }
+}
+
+/// Make `to` the packet's ends; with `forward`, also take off one hop, as a router does.
+///
+/// `None` leaves the packet as it was. That cannot happen after a successful parse: all windows
+/// asked for here were seen there, so the first one decides.
+#[inline(always)]
+pub fn rewrite<P: Packet + ?Sized, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+    forward: bool,
+) -> Option<()>
+where
+    [u8; N]: Address,
+{
+    let from = &headers.tuple;
+    let addresses = Sum::ZERO.replace(&from.src, &to.src).replace(&from.dst, &to.dst);
+    let ports = (from.src_port != to.src_port || from.dst_port != to.dst_port).then(|| {
+        Sum::ZERO.replace16(from.src_port, to.src_port).replace16(from.dst_port, to.dst_port)
+    });
+    let is_tcp = headers.protocol == TCP;
+    let change = Change { addresses, ports, optional: !is_tcp, v6: <[u8; N]>::IS_V6 };
+    let at = headers.l4 + if is_tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+    packet.fix_checksum(at, &change)?;
+    if ports.is_some() {
+        Ports(packet.window(headers.l4)?).set(to.src_port, to.dst_port);
+    }
+    let hops = forward.then_some(headers.hops.wrapping_sub(1));
+    <[u8; N]>::rewrite_header(packet, addresses, &to.src, &to.dst, hops)
+}
+
+/// Address the frame to the next hop.
+#[inline(always)]
+pub fn send_by<P: Packet + ?Sized>(packet: &mut P, link: &Link) -> Option<()> {
+    Ethernet(packet.window(0)?).set_macs(link.dst_mac, link.src_mac);
+    Some(())
+}

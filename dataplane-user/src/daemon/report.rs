@@ -1,0 +1,101 @@
+//! What the daemon says of itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{ebpf::attach::Attachment, sync::histogram::Histogram, view::ServiceName};
+
+/// A sync that takes longer than this makes the node unhealthy (kube-proxy: twice its sync period).
+pub const HEALTH_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What is going on. Field names are stable: `hashplane status -o json` prints them.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Report {
+    /// `kubernetes` or `manifests`.
+    pub source: String,
+    /// Whether the source answers.
+    pub source_connected: bool,
+    /// Whether the source has told us everything once.
+    pub in_sync: bool,
+    /// Changes that are not in the kernel yet.
+    pub pending: u64,
+    /// Problems in objects, by kind.
+    pub problems: BTreeMap<String, u64>,
+    /// Service ports that found no room.
+    pub left_out: u64,
+    /// What became of each program.
+    pub attachments: Vec<Attachment>,
+    /// Map writes that failed and were tried again.
+    pub sync_failures: u64,
+    /// Names of the service ports in the maps.
+    #[serde(skip)]
+    pub services: Vec<ServiceName>,
+    /// Since when a change waits.
+    #[serde(skip)]
+    pub waiting_since: Option<Instant>,
+}
+
+impl Report {
+    /// Whether the node keeps up with its changes.
+    pub fn is_healthy(&self, now: Instant) -> bool {
+        self.waiting_since.is_none_or(|since| now.duration_since(since) < HEALTH_TIMEOUT)
+    }
+}
+
+/// The report and the histograms, shared between the loop and the HTTP server.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    report: Report,
+    sync: Histogram,
+    programming: Histogram,
+}
+
+impl Shared {
+    /// Changes the report.
+    pub fn update(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.lock().report);
+    }
+
+    /// The report as it is now.
+    pub fn report(&self) -> Report {
+        self.lock().report.clone()
+    }
+
+    /// The loop's histograms as they stand now: syncs, network programming.
+    pub fn set_histograms(&self, sync: Histogram, programming: Histogram) {
+        let mut inner = self.lock();
+        (inner.sync, inner.programming) = (sync, programming);
+    }
+
+    /// The two histograms: syncs, network programming.
+    pub fn histograms(&self) -> (Histogram, Histogram) {
+        let inner = self.lock();
+        (inner.sync, inner.programming)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere does not make the numbers wrong.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_healthy_until_a_change_waits_too_long() {
+        let now = Instant::now();
+        let mut report = Report::default();
+        assert!(report.is_healthy(now));
+        report.waiting_since = Some(now);
+        assert!(report.is_healthy(now + HEALTH_TIMEOUT / 2));
+        assert!(!report.is_healthy(now + HEALTH_TIMEOUT));
+    }
+}

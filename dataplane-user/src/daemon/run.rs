@@ -1,0 +1,181 @@
+//! Starts everything in order, then follows devices until it is told to stop.
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+
+use tokio::{sync::watch, time};
+
+use super::{
+    Settings, Shared, lock,
+    node::{Facts, config, write_addresses, write_config},
+    settings::socket_path,
+};
+use crate::{
+    devices::{self, Devices, cookie::netns_cookie, ports::ephemeral, watch::Watch},
+    ebpf::{
+        attach::{self, Attacher, Tc, Xdp},
+        load::{self, Features, Wanted, load},
+        maps::{KernelMaps, MapError},
+        pin::{self, Pins},
+    },
+    http::{self, Context, ListenError},
+};
+
+/// Between two attempts to attach what failed, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another one does.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// The pins.
+    #[error(transparent)]
+    Pin(#[from] pin::Error),
+    /// The programs.
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    /// The attachments.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
+    /// The cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] attach::CgroupError),
+    /// The devices.
+    #[error(transparent)]
+    Devices(#[from] devices::Error),
+    /// A map.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// A node with its programs attached; devices are followed by [`Node::run`].
+#[derive(Debug)]
+pub struct Node {
+    /// What the daemon says of itself.
+    pub shared: Shared,
+    /// Where the maps are.
+    pub pins: Pins,
+    /// The node's addresses, for the table of services.
+    pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    sender: watch::Sender<BTreeSet<IpAddr>>,
+    facts: Facts,
+    watch: Watch,
+    attacher: Attacher,
+    maps: KernelMaps,
+    _lock: lock::Lock,
+}
+
+impl Node {
+    /// Takes the instance, loads the programs, tells them of the node, serves HTTP, attaches.
+    pub async fn start(settings: &Settings) -> Result<Self, Error> {
+        load::check_environment()?;
+        let cgroup = cgroup(settings)?;
+        let pins = Pins::new(&settings.bpffs, &settings.instance)?;
+        let lock = lock::acquire(&settings.state_dir, &settings.instance)?;
+        let watch = Watch::start(settings.selection.clone()).await?;
+        let wanted = Wanted {
+            sockets: settings.sockets,
+            tc: settings.tc != Tc::Off,
+            xdp: settings.xdp != Xdp::Off,
+        };
+        let mut programs = load(&pins, &settings.sizes, wanted)?;
+        if settings.debug {
+            load::follow_log(&mut programs);
+        }
+        let facts = facts(settings, programs.features)?;
+        let maps = KernelMaps::from_pins(&pins.maps())?;
+        let shared = Shared::default();
+        let context = Context { shared: shared.clone(), pins: pins.clone() };
+        let addresses = [
+            (settings.metrics_address, "--metrics-address"),
+            (settings.health_address, "--health-address"),
+        ];
+        let socket = socket_path(&settings.state_dir, &settings.instance);
+        http::serve(context, addresses, &socket).await?;
+        let how = attach::Settings { cgroup, tc: settings.tc, xdp: settings.xdp };
+        let attacher = Attacher::new(programs, pins.clone(), how);
+        let (sender, addresses) = watch::channel(BTreeSet::new());
+        let mut node =
+            Self { shared, pins, addresses, sender, facts, watch, attacher, maps, _lock: lock };
+        let devices = node.watch.devices().borrow().clone();
+        node.apply(&devices)?;
+        super::sync::spawn_sweep(&node.pins)?;
+        Ok(node)
+    }
+
+    /// Follows the devices for ever.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let mut devices = self.watch.devices();
+        let mut pause = RETRY.0;
+        let mut complete = self.is_complete();
+        loop {
+            tokio::select! {
+                changed = devices.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    pause = RETRY.0;
+                }
+                () = time::sleep(pause), if !complete => {
+                    pause = RETRY.1.min(pause * 2);
+                }
+            }
+            let now = devices.borrow_and_update().clone();
+            complete = match self.apply(&now) {
+                Ok(()) => self.is_complete(),
+                Err(error) => {
+                    let error = attach::chain(&error);
+                    tracing::error!(error, "the node's devices are not served, trying again");
+                    false
+                }
+            };
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.shared.report().attachments.iter().all(|attachment| attachment.error.is_none())
+    }
+
+    /// Tells the programs first, then attaches them.
+    fn apply(&mut self, devices: &Devices) -> Result<(), Error> {
+        write_addresses(&mut self.maps, &devices.node_addresses)?;
+        write_config(&mut self.maps, config(&self.facts, devices))?;
+        self.sender.send_if_modified(|known| {
+            let changed = *known != devices.node_addresses;
+            known.clone_from(&devices.node_addresses);
+            changed
+        });
+        // Attaching waits for the kernel; other tasks go on meanwhile.
+        let attachments = tokio::task::block_in_place(|| self.attacher.sync(devices))?;
+        self.shared.update(|report| report.attachments = attachments);
+        Ok(())
+    }
+}
+
+fn cgroup(settings: &Settings) -> Result<Option<PathBuf>, Error> {
+    if !settings.sockets {
+        return Ok(None);
+    }
+    let path = match &settings.cgroup {
+        Some(path) => path.clone(),
+        None => attach::cgroup2_root()?,
+    };
+    attach::check_cgroup(&path)?;
+    Ok(Some(path))
+}
+
+fn facts(settings: &Settings, features: Features) -> Result<Facts, Error> {
+    Ok(Facts {
+        netns_cookie: netns_cookie()?,
+        ephemeral: ephemeral()?,
+        node_ports: settings.node_ports.clone(),
+        features,
+        tc: settings.tc != Tc::Off,
+        debug: settings.debug,
+        host_endpoints: true,
+    })
+}

@@ -1,0 +1,242 @@
+//! One family's part of a program: service ports, frontends, the endpoint array.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ahash::{AHashMap, RandomState};
+use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey};
+use hashbrown::HashTable;
+
+use super::{
+    blocks::{Block, Blocks},
+    program::{Fill, ServicePort},
+};
+use crate::model::{Family, PortKey, Protocol};
+
+/// A frontend that a service port wants, and its bits ([`Frontend::MASQUERADE`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim<const N: usize> {
+    pub(crate) key: FrontendKey<N>,
+    pub(crate) flags: u32,
+}
+
+/// One service port.
+#[derive(Clone, Debug)]
+pub(crate) struct Port<const N: usize> {
+    /// `None`: found in the maps, and no object has claimed it yet.
+    pub(crate) key: Option<PortKey>,
+    pub(crate) claims: Box<[Claim<N>]>,
+    pub(crate) block: Block,
+    pub(crate) protocol: Protocol,
+}
+
+/// Who has a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) slot: u32,
+    pub(crate) flags: u32,
+}
+
+/// One family's part of a program.
+#[derive(Clone, Debug)]
+pub(crate) struct Half<const N: usize> {
+    family: Family,
+    hasher: RandomState,
+    frontends_max: u32,
+    pub(crate) blocks: Blocks,
+    /// The endpoint array up to its highest slot in use.
+    pub(crate) endpoints: Vec<Endpoint<N>>,
+    pub(crate) frontends: AHashMap<FrontendKey<N>, Owner>,
+    /// Frontends that more than one port wants: those who do not have it.
+    pub(crate) contested: BTreeMap<FrontendKey<N>, BTreeMap<PortKey, Owner>>,
+    pub(crate) ports: Vec<Option<Port<N>>>,
+    slots_free: VecDeque<u32>,
+    index: HashTable<u32>,
+    /// Frontends and blocks that may differ from the kernel's.
+    pub(crate) frontends_dirty: Vec<FrontendKey<N>>,
+    pub(crate) blocks_dirty: Vec<Block>,
+}
+
+/// The bytes of an address, if it is of the family with `N` bytes.
+pub(crate) fn octets<const N: usize>(address: IpAddr) -> Option<[u8; N]> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().as_slice().try_into().ok(),
+        IpAddr::V6(v6) => v6.octets().as_slice().try_into().ok(),
+    }
+}
+
+/// The address of these bytes.
+pub(crate) fn address<const N: usize>(octets: [u8; N]) -> IpAddr {
+    if let Ok(v4) = <[u8; 4]>::try_from(octets.as_slice()) {
+        return IpAddr::from(v4);
+    }
+    <[u8; 16]>::try_from(octets.as_slice()).unwrap_or(Ipv6Addr::UNSPECIFIED.octets()).into()
+}
+
+impl<const N: usize> Half<N> {
+    /// Nothing yet, for maps of these sizes.
+    pub(crate) fn new(family: Family, frontends_max: u32, endpoints_max: u32) -> Self {
+        Self {
+            family,
+            // Fixed seeds: equal tables give equal programs, and names come from a trusted server.
+            hasher: RandomState::with_seeds(1, 2, 3, 4),
+            frontends_max,
+            blocks: Blocks::new(endpoints_max),
+            endpoints: Vec::new(),
+            frontends: AHashMap::new(),
+            contested: BTreeMap::new(),
+            ports: Vec::new(),
+            slots_free: VecDeque::new(),
+            index: HashTable::new(),
+            frontends_dirty: Vec::new(),
+            blocks_dirty: Vec::new(),
+        }
+    }
+
+    /// Number of the port in `slot`: never 0, and odd for IPv6.
+    pub(crate) fn number(&self, slot: u32) -> u32 {
+        ((slot + 1) << 1) | u32::from(self.family == Family::V6)
+    }
+
+    /// The slot of a number, if it is of this family.
+    pub(crate) fn slot_of(&self, number: u32) -> Option<u32> {
+        let ours = (number & 1 == 1) == (self.family == Family::V6);
+        if ours { (number >> 1).checked_sub(1) } else { None }
+    }
+
+    /// The slot of a port.
+    pub(crate) fn find(&self, key: &PortKey) -> Option<u32> {
+        let same = |slot: &u32| self.port(*slot).is_some_and(|port| port.key.as_ref() == Some(key));
+        self.index.find(self.hasher.hash_one(key), same).copied()
+    }
+
+    /// The port in a slot.
+    pub(crate) fn port(&self, slot: u32) -> Option<&Port<N>> {
+        self.ports.get(slot as usize)?.as_ref()
+    }
+
+    /// The port in a slot, to change.
+    pub(crate) fn port_mut(&mut self, slot: u32) -> Option<&mut Port<N>> {
+        self.ports.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Puts a port without a name into a free slot.
+    pub(crate) fn insert(&mut self, port: Port<N>) -> u32 {
+        while let Some(slot) = self.slots_free.pop_front() {
+            if self.ports[slot as usize].is_none() {
+                self.ports[slot as usize] = Some(port);
+                return slot;
+            }
+        }
+        self.ports.push(Some(port));
+        u32::try_from(self.ports.len() - 1)
+            .expect("a port has a frontend, and maps have 2^32 at most")
+    }
+
+    /// Puts a port without a name into this slot; `false` when it is taken or out of bounds.
+    pub(crate) fn insert_at(&mut self, slot: u32, port: Port<N>) -> bool {
+        if slot >= self.frontends_max.saturating_mul(4) || self.port(slot).is_some() {
+            return false;
+        }
+        while self.ports.len() <= slot as usize {
+            self.slots_free.push_back(u32::try_from(self.ports.len()).unwrap_or(slot));
+            self.ports.push(None);
+        }
+        self.ports[slot as usize] = Some(port);
+        true
+    }
+
+    /// Names the port in a slot.
+    pub(crate) fn name(&mut self, slot: u32, key: &PortKey) {
+        let hash = self.hasher.hash_one(key);
+        let Some(port) = self.ports.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        port.key = Some(key.clone());
+        let (ports, hasher) = (&self.ports, &self.hasher);
+        let rehash = |slot: &u32| {
+            let key = ports[*slot as usize].as_ref().and_then(|port| port.key.as_ref());
+            hasher.hash_one(key.expect("only ports with a name are in the index"))
+        };
+        self.index.insert_unique(hash, slot, rehash);
+    }
+
+    /// Takes the port out of its slot.
+    pub(crate) fn remove(&mut self, slot: u32) -> Option<Port<N>> {
+        let port = self.ports.get_mut(slot as usize)?.take()?;
+        self.slots_free.push_back(slot);
+        if let Some(key) = &port.key
+            && let Ok(entry) =
+                self.index.find_entry(self.hasher.hash_one(key), |other| *other == slot)
+        {
+            entry.remove();
+        }
+        Some(port)
+    }
+
+    /// What the kernel's entry for `key` should be.
+    pub(crate) fn frontend(&self, key: &FrontendKey<N>) -> Option<Frontend> {
+        let owner = self.frontends.get(key)?;
+        let Block { base, len } = self.port(owner.slot)?.block;
+        let service = self.number(owner.slot);
+        Some(Frontend { base, count: len, flags: owner.flags, service })
+    }
+
+    /// The endpoints of a block.
+    pub(crate) fn slice(&self, block: Block) -> &[Endpoint<N>] {
+        self.endpoints.get(block.base as usize..(block.base + block.len) as usize).unwrap_or(&[])
+    }
+
+    /// Writes a block of the endpoint array.
+    pub(crate) fn write(&mut self, block: Block, endpoints: &[Endpoint<N>]) {
+        if block.len == 0 {
+            return;
+        }
+        let range = block.base as usize..(block.base + block.len) as usize;
+        if self.endpoints.len() < range.end {
+            self.endpoints.resize(range.end, Endpoint::new([0; N], 0, 0, EndpointId::NONE));
+        }
+        self.endpoints[range].copy_from_slice(endpoints);
+        self.blocks_dirty.push(block);
+    }
+
+    /// How many frontends fit beside those which are there.
+    pub(crate) fn frontends_room(&self) -> usize {
+        (self.frontends_max as usize).saturating_sub(self.frontends.len())
+    }
+
+    /// Frontends and slots that may differ from the kernel's.
+    pub(crate) fn pending(&self) -> usize {
+        self.frontends_dirty.len() + self.blocks_dirty.len()
+    }
+
+    /// Every port with its number.
+    pub(crate) fn services(&self) -> impl Iterator<Item = ServicePort> {
+        (0u32..).zip(&self.ports).filter_map(|(slot, port)| {
+            let port = port.as_ref()?;
+            Some(ServicePort {
+                number: self.number(slot),
+                key: port.key.clone(),
+                frontends: port.claims.len(),
+                endpoints: port.block.len as usize,
+            })
+        })
+    }
+
+    /// The port with this number.
+    pub(crate) fn key(&self, number: u32) -> Option<&PortKey> {
+        self.port(self.slot_of(number)?)?.key.as_ref()
+    }
+
+    pub(crate) fn frontends_max(&self) -> u32 {
+        self.frontends_max
+    }
+
+    pub(crate) fn frontends_fill(&self, map: &'static str) -> Fill {
+        Fill { map, used: self.frontends.len(), max: self.frontends_max as usize }
+    }
+
+    pub(crate) fn endpoints_fill(&self, map: &'static str) -> Fill {
+        Fill { map, used: self.blocks.used() as usize, max: self.blocks.max() as usize }
+    }
+}

@@ -1,0 +1,285 @@
+//! Loads the programs, creates or adopts the pinned maps.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapError, MapInfo},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp},
+    util::KernelVersion,
+};
+use aya_log::EbpfLogger;
+use dataplane_common::{
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey, V4, V6,
+    gate, names, reason,
+};
+
+use super::{
+    object::{NoObject, object},
+    pin::{self, Pins},
+};
+
+/// Between two looks at the programs' log records; they are for debugging only.
+const LOG_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many entries the maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSizes {
+    /// Frontends per family.
+    pub frontends: u32,
+    /// Slots for endpoints per family.
+    pub endpoints: u32,
+    /// Entries for flows per family; a flow takes two.
+    pub flows: u32,
+    /// Translations of sockets.
+    pub peers: u32,
+}
+
+impl Default for MapSizes {
+    fn default() -> Self {
+        Self {
+            frontends: names::FRONTENDS_MAX,
+            endpoints: names::ENDPOINTS_MAX,
+            flows: names::FLOWS_MAX,
+            peers: names::PEERS_MAX,
+        }
+    }
+}
+
+/// Which programs are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The socket hooks.
+    pub sockets: bool,
+    /// The TC programs.
+    pub tc: bool,
+    /// The XDP program.
+    pub xdp: bool,
+}
+
+/// What of the kernel the programs may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// `bpf_set_retval` in socket hooks (Linux 5.18).
+    pub set_retval: bool,
+}
+
+/// Why the programs are not in the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Built without the BPF tools.
+    #[error(transparent)]
+    NoObject(#[from] NoObject),
+    /// Not root.
+    #[error("hashplane has to run as root (or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN)")]
+    NotRoot,
+    /// The kernel was built without BPF, or a sandbox forbids it.
+    #[error("this kernel offers no BPF")]
+    NoBpf(#[source] io::Error),
+    /// The pins.
+    #[error(transparent)]
+    Pin(#[from] pin::Error),
+    /// An adopted map does not fit.
+    #[error(
+        "map {name} at {} has {what} {found}, but {wanted} is asked for; run `hashplane cleanup` \
+         to start with new maps",
+        path.display()
+    )]
+    Unfit {
+        /// The map.
+        name: &'static str,
+        /// Where it is pinned.
+        path: PathBuf,
+        /// What of it is different.
+        what: &'static str,
+        /// As it is.
+        found: u32,
+        /// As it should be.
+        wanted: u32,
+    },
+    /// A pinned map cannot be read.
+    #[error("cannot read the pinned map {name}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// The object or its maps.
+    #[error("cannot load the eBPF object")]
+    Object(#[source] Box<EbpfError>),
+    /// A program that the object does not hold, or holds with another type.
+    #[error("the eBPF object has no program {name} of the right type")]
+    NoProgram {
+        /// The program.
+        name: &'static str,
+    },
+    /// A program that the kernel refuses.
+    #[error("the kernel refuses program {name}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+}
+
+/// The loaded programs. Dropping them leaves everything that is pinned.
+#[derive(Debug)]
+pub struct Programs {
+    pub(super) ebpf: Ebpf,
+    /// What the kernel offers.
+    pub features: Features,
+}
+
+/// Whether this process can program the kernel at all.
+pub fn check_environment() -> Result<(), Error> {
+    object()?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    match aya::sys::is_map_supported(aya::maps::MapType::Array) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NoBpf(io::ErrorKind::Unsupported.into())),
+        Err(error) => Err(Error::NoBpf(error.io_error)),
+    }
+}
+
+/// Loads the wanted programs; maps that are pinned already are adopted with what is in them.
+pub fn load(pins: &Pins, sizes: &MapSizes, wanted: Wanted) -> Result<Programs, Error> {
+    check_environment()?;
+    if pins.create()? {
+        tracing::info!(path = %pins.root().display(), "mounted the BPF file system");
+    }
+    let adopted = check_pinned(pins, sizes)?;
+    tracing::info!(adopted, path = %pins.maps().display(), "maps");
+    let mut loader = EbpfLoader::new();
+    for layout in layouts(sizes) {
+        loader.map_pin_path(layout.name, pins.map(layout.name));
+        loader.map_max_entries(layout.name, layout.entries);
+    }
+    let mut ebpf = loader.load(object()?).map_err(|error| Error::Object(Box::new(error)))?;
+    load_programs(&mut ebpf, wanted)?;
+    Ok(Programs { ebpf, features: features() })
+}
+
+/// Sends the programs' log records to [`log`], from a task that ends with the process.
+///
+/// Says why if there are none: an object may be built without them.
+pub fn follow_log(programs: &mut Programs) {
+    let mut logger = match EbpfLogger::init(&mut programs.ebpf) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(%error, "no log records from the eBPF programs");
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        let mut pause = tokio::time::interval(LOG_PAUSE);
+        loop {
+            pause.tick().await;
+            logger.flush();
+        }
+    });
+}
+
+fn features() -> Features {
+    let with_set_retval = KernelVersion::new(5, 18, 0);
+    Features { set_retval: KernelVersion::current().is_ok_and(|ours| ours >= with_set_retval) }
+}
+
+fn load_programs(ebpf: &mut Ebpf, wanted: Wanted) -> Result<(), Error> {
+    let refused = |name, source| Error::Program { name, source: Box::new(source) };
+    if wanted.tc {
+        for name in [names::POD_INGRESS, names::POD_EGRESS, names::NIC_INGRESS, names::NIC_EGRESS] {
+            let program: &mut SchedClassifier = program(ebpf, name)?;
+            program.load().map_err(|error| refused(name, error))?;
+        }
+    }
+    if wanted.xdp {
+        let program: &mut Xdp = program(ebpf, names::NIC_XDP)?;
+        program.load().map_err(|error| refused(names::NIC_XDP, error))?;
+    }
+    if wanted.sockets {
+        for name in names::SOCKETS {
+            let program: &mut CgroupSockAddr = program(ebpf, name)?;
+            program.load().map_err(|error| refused(name, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The program `name` of `ebpf`.
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or(Error::NoProgram { name })
+}
+
+/// Layout and size of a map.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The map.
+    pub name: &'static str,
+    /// Bytes of a key.
+    pub key: u32,
+    /// Bytes of a value.
+    pub value: u32,
+    /// Entries.
+    pub entries: u32,
+}
+
+/// Layout and size of every map.
+pub fn layouts(sizes: &MapSizes) -> [Layout; 13] {
+    const fn layout<K, V>(name: &'static str, entries: u32) -> Layout {
+        #[expect(clippy::cast_possible_truncation, reason = "keys and values are tens of bytes")]
+        let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
+        Layout { name, key, value, entries }
+    }
+    let addresses = names::NODE_ADDRESSES_MAX;
+    [
+        layout::<u32, Config>(names::CONFIG, 1),
+        layout::<u32, u32>(names::LIVE, EndpointId::INDEX_MAX),
+        layout::<u32, u64>(names::GATE, gate::WORDS),
+        layout::<u32, Endpoint<V4>>(names::ENDPOINTS4, sizes.endpoints),
+        layout::<u32, Endpoint<V6>>(names::ENDPOINTS6, sizes.endpoints),
+        layout::<FrontendKey<V4>, Frontend>(names::FRONTENDS4, sizes.frontends),
+        layout::<FrontendKey<V6>, Frontend>(names::FRONTENDS6, sizes.frontends),
+        layout::<[u8; V4], u32>(names::NODE_ADDRESSES4, addresses),
+        layout::<[u8; V6], u32>(names::NODE_ADDRESSES6, addresses),
+        layout::<FlowKey<V4>, Flow<V4>>(names::FLOWS4, sizes.flows),
+        layout::<FlowKey<V6>, Flow<V6>>(names::FLOWS6, sizes.flows),
+        layout::<PeerKey, Peer>(names::PEERS, sizes.peers),
+        layout::<u32, u64>(names::COUNTERS, reason::COUNTERS_MAX),
+    ]
+}
+
+/// How many maps are pinned already; an error if one of them does not fit.
+fn check_pinned(pins: &Pins, sizes: &MapSizes) -> Result<usize, Error> {
+    let mut adopted = 0;
+    for layout in layouts(sizes) {
+        let Layout { name, .. } = layout;
+        let path = pins.map(name);
+        if !path.exists() {
+            continue;
+        }
+        let found = MapInfo::from_pin(&path)
+            .map_err(|source| Error::Map { name, source: Box::new(source) })?;
+        let unfit = |what, found, wanted| Error::Unfit { name, path, what, found, wanted };
+        if found.key_size() != layout.key {
+            return Err(unfit("a key size of", found.key_size(), layout.key));
+        }
+        if found.value_size() != layout.value {
+            return Err(unfit("a value size of", found.value_size(), layout.value));
+        }
+        if found.max_entries() != layout.entries {
+            return Err(unfit("a capacity of", found.max_entries(), layout.entries));
+        }
+        adopted += 1;
+    }
+    Ok(adopted)
+}

@@ -1,0 +1,203 @@
+//! The maps of the datapath as the appliers see them: batches in, batches out, by name.
+
+use std::{collections::BTreeMap, io, os::fd::AsFd, path::Path};
+
+use aya::maps::MapData;
+use dataplane_common::names;
+
+use super::{
+    kernel::{self, Plain},
+    program::Limits,
+};
+
+/// What we did to a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reading entries.
+    Read,
+    /// Writing entries.
+    Write,
+    /// Deleting entries.
+    Delete,
+}
+
+impl Operation {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// A call on a map failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The kernel said no.
+    #[error("cannot {} {tried} entries of map {map}: {source} ({done} done)", operation.verb())]
+    Call {
+        /// Name of the map.
+        map: &'static str,
+        /// What we tried.
+        operation: Operation,
+        /// How many entries the call was for; 0 means all.
+        tried: usize,
+        /// How many of them were done before the failure.
+        done: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no such map among those that were opened.
+    #[error("there is no map {map}")]
+    Missing {
+        /// Name of the map.
+        map: &'static str,
+    },
+    /// A pinned map could not be opened.
+    #[error("cannot open the pinned map {map}")]
+    Open {
+        /// Name of the map.
+        map: &'static str,
+        /// What aya said.
+        #[source]
+        source: aya::maps::MapError,
+    },
+}
+
+impl MapError {
+    /// Entries that were done before the failure.
+    pub(crate) fn done(&self) -> usize {
+        match self {
+            Self::Call { done, .. } => *done,
+            Self::Missing { .. } | Self::Open { .. } => 0,
+        }
+    }
+
+    /// Whether the map has no room for a new entry.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => source.raw_os_error() == Some(libc::E2BIG),
+            Self::Missing { .. } | Self::Open { .. } => false,
+        }
+    }
+}
+
+/// Maps that can be read and written by name (see [`names`]).
+pub trait MapWriter {
+    /// Writes `values[i]` at `keys[i]`.
+    fn update<K: Plain, V: Plain>(
+        &mut self,
+        map: &'static str,
+        keys: &[K],
+        values: &[V],
+    ) -> Result<(), MapError>;
+
+    /// Deletes entries; one that is not there is no failure.
+    fn delete<K: Plain>(&mut self, map: &'static str, keys: &[K]) -> Result<(), MapError>;
+
+    /// Every entry.
+    fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError>;
+
+    /// One entry.
+    fn lookup<K: Plain, V: Plain>(
+        &mut self,
+        map: &'static str,
+        key: &K,
+    ) -> Result<Option<V>, MapError>;
+
+    /// How many entries a map holds at most.
+    fn max_entries(&self, map: &'static str) -> Result<u32, MapError>;
+
+    /// The sizes that a program needs to know.
+    fn limits(&self) -> Result<Limits, MapError> {
+        Ok(Limits {
+            frontends4: self.max_entries(names::FRONTENDS4)?,
+            frontends6: self.max_entries(names::FRONTENDS6)?,
+            endpoints4: self.max_entries(names::ENDPOINTS4)?,
+            endpoints6: self.max_entries(names::ENDPOINTS6)?,
+            live: self.max_entries(names::LIVE)?,
+        })
+    }
+}
+
+/// The kernel's maps.
+#[derive(Debug, Default)]
+pub struct KernelMaps {
+    maps: BTreeMap<&'static str, (MapData, u32)>,
+}
+
+/// Entries per batch when reading.
+const READ_CHUNK: u32 = 8192;
+
+impl KernelMaps {
+    /// Opens every map of [`names::MAPS`] pinned in `directory`.
+    pub fn from_pins(directory: &Path) -> Result<Self, MapError> {
+        let mut maps = Self::default();
+        for map in names::MAPS {
+            let data = MapData::from_pin(directory.join(map));
+            maps.insert(map, data.map_err(|source| MapError::Open { map, source })?)?;
+        }
+        Ok(maps)
+    }
+
+    /// Adds a map that was opened or loaded elsewhere.
+    pub fn insert(&mut self, map: &'static str, data: MapData) -> Result<(), MapError> {
+        let read = data.info().map_err(|source| MapError::Open { map, source })?;
+        self.maps.insert(map, (data, read.max_entries()));
+        Ok(())
+    }
+
+    fn map(&self, map: &'static str) -> Result<&MapData, MapError> {
+        self.maps.get(map).map(|(data, _)| data).ok_or(MapError::Missing { map })
+    }
+}
+
+impl MapWriter for KernelMaps {
+    fn update<K: Plain, V: Plain>(
+        &mut self,
+        map: &'static str,
+        keys: &[K],
+        values: &[V],
+    ) -> Result<(), MapError> {
+        kernel::update(self.map(map)?.fd().as_fd(), keys, values).map_err(|(done, source)| {
+            let operation = Operation::Write;
+            MapError::Call { map, operation, tried: keys.len(), done, source }
+        })
+    }
+
+    fn delete<K: Plain>(&mut self, map: &'static str, keys: &[K]) -> Result<(), MapError> {
+        kernel::delete(self.map(map)?.fd().as_fd(), keys).map_err(|(done, source)| {
+            let operation = Operation::Delete;
+            MapError::Call { map, operation, tried: keys.len(), done, source }
+        })
+    }
+
+    fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError> {
+        kernel::entries(self.map(map)?.fd().as_fd(), READ_CHUNK).map_err(|source| MapError::Call {
+            map,
+            operation: Operation::Read,
+            tried: 0,
+            done: 0,
+            source,
+        })
+    }
+
+    fn lookup<K: Plain, V: Plain>(
+        &mut self,
+        map: &'static str,
+        key: &K,
+    ) -> Result<Option<V>, MapError> {
+        kernel::lookup(self.map(map)?.fd().as_fd(), key).map_err(|source| MapError::Call {
+            map,
+            operation: Operation::Read,
+            tried: 1,
+            done: 0,
+            source,
+        })
+    }
+
+    fn max_entries(&self, map: &'static str) -> Result<u32, MapError> {
+        self.maps.get(map).map(|(_, max)| *max).ok_or(MapError::Missing { map })
+    }
+}

@@ -1,0 +1,117 @@
+//! Against maps in the kernel.
+
+use std::time::Instant;
+
+use aya::maps::MapData;
+use dataplane_common::{
+    Endpoint as Slot, Flow, FlowKey, Frontend as Entry, FrontendKey, Tuple, gate, names,
+};
+
+use super::*;
+use crate::ebpf::{
+    kernel::{ARRAY, HASH, LRU_HASH, Plain, create},
+    maps::{KernelMaps, MapWriter},
+};
+
+fn add<K: Plain, V: Plain>(maps: &mut KernelMaps, name: &'static str, kind: u32, max: u32) {
+    let fd = create::<K, V>(kind, max).unwrap();
+    maps.insert(name, MapData::from_fd(fd).unwrap()).unwrap();
+}
+
+/// New maps in the kernel, or `None`, said aloud, when we may not make any.
+fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: kernel maps need root");
+        return None;
+    }
+    let mut maps = KernelMaps::default();
+    add::<FrontendKey<4>, Entry>(&mut maps, names::FRONTENDS4, HASH, limits.frontends4);
+    add::<FrontendKey<16>, Entry>(&mut maps, names::FRONTENDS6, HASH, limits.frontends6);
+    add::<u32, Slot<4>>(&mut maps, names::ENDPOINTS4, ARRAY, limits.endpoints4);
+    add::<u32, Slot<16>>(&mut maps, names::ENDPOINTS6, ARRAY, limits.endpoints6);
+    add::<u32, u32>(&mut maps, names::LIVE, ARRAY, limits.live);
+    add::<u32, u64>(&mut maps, names::GATE, ARRAY, gate::WORDS);
+    add::<FlowKey<4>, Flow<4>>(&mut maps, names::FLOWS4, LRU_HASH, 1 << 12);
+    add::<FlowKey<16>, Flow<16>>(&mut maps, names::FLOWS6, LRU_HASH, 1 << 12);
+    Some(maps)
+}
+
+#[test]
+fn kernel_maps_take_a_program_and_give_it_back() {
+    let Some(mut maps) = kernel_maps(SMALL) else { return };
+    let mut table: Table = (1..=40).map(|number| service(number, 5)).collect();
+    let mut program = Program::new(maps.limits().unwrap());
+    program.compile(&table);
+    program.apply(&mut maps, 0).unwrap();
+    for number in 10..=30 {
+        let gone = key(number, Family::V4);
+        table.remove(&gone);
+        program.change(&gone, None).unwrap();
+    }
+    program.apply(&mut maps, 0).unwrap();
+    for number in 0..50 {
+        let (address, protocol) = (ip(Family::V4, 10, number), Protocol::Tcp);
+        let to = Destination { address, port: 80, protocol, is_node_address: false };
+        assert_eq!(simulate_maps(&mut maps, &to), meaning(&table, &to));
+    }
+    let mut next = Program::observe(&mut maps).unwrap();
+    next.compile(&table);
+    assert_eq!(next.pending(), 0);
+    assert_eq!(identities(&next), identities(&program));
+    assert_eq!(next.services(), program.services());
+}
+
+#[test]
+fn flows_in_the_kernel_are_swept_in_batches_and_missing_keys_do_not_matter() {
+    let Some(mut maps) = kernel_maps(SMALL) else { return };
+    let key = |client: u16| {
+        let (src, dst) = ([10, 0, 0, 1], [10, 9, 0, 1]);
+        FlowKey::forward(Tuple { src, dst, src_port: client.to_be_bytes(), dst_port: [0, 80] }, 17)
+    };
+    let keys: Vec<FlowKey<4>> = (0..500).map(key).collect();
+    let flow = |seen| Flow {
+        to: keys[0].tuple(),
+        endpoint: 1,
+        seen,
+        service: 2,
+        flags: 0,
+        link: dataplane_common::Link::default(),
+        link_seen: 0,
+    };
+    let flows: Vec<Flow<4>> = (0..500).map(|at| flow(if at < 400 { 1 } else { 1000 })).collect();
+    maps.update(names::FLOWS4, &keys, &flows).unwrap();
+    let sweep = crate::ebpf::flows::sweep(&mut maps, 1001).unwrap();
+    assert_eq!((sweep.expired, sweep.entries), (400, 100));
+    // 400 of these are gone already, between those that are not.
+    maps.delete(names::FLOWS4, &keys).unwrap();
+    assert!(maps.entries::<FlowKey<4>, Flow<4>>(names::FLOWS4).unwrap().is_empty());
+}
+
+/// Not a timed test: it prints, for whoever asks for it in a release build.
+#[test]
+#[ignore = "a measurement: cargo test --release -p dataplane-user measure -- --ignored --nocapture"]
+fn measure_fifty_thousand_services_with_five_endpoints() {
+    let Some(mut maps) = kernel_maps(Limits::default()) else { return };
+    let table: Table = (0..50_000).map(|number| service(number, 5)).collect();
+    let mut program = Program::new(maps.limits().unwrap());
+    let begun = Instant::now();
+    program.compile(&table);
+    let compiled = begun.elapsed();
+    let begun = Instant::now();
+    program.apply(&mut maps, 0).unwrap();
+    eprintln!("cold: compile {compiled:?}, apply {:?}", begun.elapsed());
+    let mut times = Vec::new();
+    for round in 0..200u32 {
+        let (name, mut state) = service(round * 200, 5);
+        state.endpoints[4] = endpoint(Family::V4, 15_000_000 + round);
+        let begun = Instant::now();
+        program.change(&name, Some(&state)).unwrap();
+        program.apply(&mut maps, 0).unwrap();
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    eprintln!("change: median {:?}, p99 {:?}", times[100], times[198]);
+    let begun = Instant::now();
+    Program::observe(&mut maps).unwrap();
+    eprintln!("observe: {:?}", begun.elapsed());
+}

@@ -1,0 +1,44 @@
+//! Asks the daemon of this node over its socket.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+/// The daemon answers from memory; one that does not is treated as not running.
+const TIMEOUT: Duration = Duration::from_secs(2);
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Why the daemon has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens, or not long enough.
+    #[error("the daemon does not answer")]
+    Socket(#[from] io::Error),
+    /// Something else answers.
+    #[error("what answers is not the daemon")]
+    NotOurs,
+    /// The body.
+    #[error("the daemon's answer does not parse")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The JSON at `path`.
+pub fn get<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    // HTTP/1.0: the body is everything up to the end.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: hashplane\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let head_end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let head_end = head_end.ok_or(Error::NotOurs)?;
+    let is_ok = answer.get(9..12) == Some(b"200");
+    if !is_ok {
+        return Err(Error::NotOurs);
+    }
+    Ok(serde_json::from_slice(&answer[head_end + 4..])?)
+}

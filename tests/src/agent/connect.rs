@@ -1,0 +1,70 @@
+//! Sockets that are bound before they connect, with a limit on the time that takes.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
+            sockopt,
+        },
+        time::{TimeVal, TimeValLike as _},
+    },
+};
+
+/// A TCP connection to `to`.
+pub(super) fn tcp(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let socket = open(to, SockType::Stream)?;
+    if let Some(from) = from {
+        // Two connections to different frontends may share a client port.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+    }
+    // The kernel ends a blocking connect after the send timeout, with EINPROGRESS.
+    let limit_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(limit_ms))?;
+    let connected = connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
+    if connected == Err(Errno::EINPROGRESS) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    connected?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(timeout))?;
+    Ok(stream)
+}
+
+/// A UDP socket in the family of `to` or `from`, connected to `to` if it is given.
+pub(super) fn udp(to: Option<SocketAddr>, from: Option<SocketAddr>) -> io::Result<UdpSocket> {
+    let any_v4 = SocketAddr::from(([0, 0, 0, 0], 0));
+    let family = to.or(from).unwrap_or(any_v4);
+    let socket = open(family, SockType::Datagram)?;
+    // An unconnected socket hears of an ICMP error only if it asks for them.
+    if family.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
+    if let Some(from) = from {
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+    }
+    if let Some(to) = to {
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    }
+    Ok(UdpSocket::from(socket))
+}
+
+fn open(peer: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
+    let family = if peer.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    Ok(socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?)
+}

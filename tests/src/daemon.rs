@@ -1,0 +1,279 @@
+//! `hashplane proxy` on a node of the lab, and the tools that look at it.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    Service,
+    agent::protocol::Transport,
+    lab::{self, NodeName, Place, eventually, within},
+    manifests,
+};
+
+/// Where daemons in a lab report; each node has a loopback of its own.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
+/// How long a daemon may take until it is healthy.
+const START_WAIT: Duration = Duration::from_secs(20);
+/// How long a change of the manifests may take until it is in the maps.
+const SYNC_WAIT: Duration = Duration::from_secs(10);
+
+/// How to run a daemon.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// The binary `hashplane`.
+    pub binary: PathBuf,
+    /// Arguments beside those that every daemon of a lab gets.
+    pub arguments: Vec<String>,
+}
+
+impl DaemonOptions {
+    /// Runs `binary` with the usual arguments.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self { binary: binary.into(), arguments: Vec::new() }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+}
+
+/// A daemon that runs on a node. Dropping it kills it; its pinned programs go on.
+#[derive(Debug)]
+pub struct Daemon {
+    host: Arc<Place>,
+    node: NodeName,
+    options: DaemonOptions,
+    bpffs: PathBuf,
+    arguments: Vec<String>,
+    state: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    pub(crate) fn start(
+        lab: &str,
+        manifests: &Path,
+        host: Arc<Place>,
+        node: NodeName,
+        options: DaemonOptions,
+    ) -> anyhow::Result<Self> {
+        let folder = lab::node_folder(lab, node);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let bpffs = lab::bpffs(lab);
+        let state = folder.join("state");
+        let arguments = usual_arguments(lab, manifests, &host, node);
+        let log = folder.join("daemon.log");
+        let mut daemon = Self { host, node, options, bpffs, arguments, state, log, child: None };
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    /// Starts the process, which must not be running, and waits until it is healthy.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        ensure!(self.child.is_none(), "the daemon of {} is running", self.node);
+        self.spawn()?;
+        eventually(START_WAIT, || {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()?) {
+                bail!("it has ended with {status}");
+            }
+            self.health().map(drop)
+        })
+        .with_context(|| {
+            format!("the daemon of {} does not get healthy:\n{}", self.node, self.log())
+        })
+    }
+
+    fn spawn(&mut self) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        let child = self
+            .host
+            .command(&self.options.binary)
+            .arg("proxy")
+            .args(&self.arguments)
+            .args(&self.options.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("cannot share the log")?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.options.binary.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Ends the process at once, as `kill -9` does.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        child.kill().context("cannot kill the daemon")?;
+        child.wait().context("cannot wait for the daemon")?;
+        Ok(())
+    }
+
+    /// Asks the process to end and waits for it.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).context("no such process")?);
+        kill(pid, Signal::SIGTERM).context("cannot signal the daemon")?;
+        let ended = eventually(Duration::from_secs(10), || {
+            child.try_wait().context("cannot wait for the daemon")?.context("it still runs")
+        });
+        let status = ended.inspect_err(|_runs| drop(child.kill()))?;
+        ensure!(status.success(), "the daemon ended with {status}:\n{}", self.log());
+        Ok(())
+    }
+
+    /// What the daemon has logged so far, all of its runs.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Succeeds while `/healthz` does.
+    pub fn health(&self) -> anyhow::Result<String> {
+        http_get(self.host.netns(), HEALTH, "/healthz")
+    }
+
+    /// Everything that `/metrics` says.
+    pub fn metrics(&self) -> anyhow::Result<String> {
+        http_get(self.host.netns(), METRICS, "/metrics")
+    }
+
+    /// The sum of all samples of a metric whose labels contain all of `labels`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
+        let text = self.metrics()?;
+        let samples = text.lines().filter(|line| {
+            let (full_name, _) = line.split_once(['{', ' ']).unwrap_or((line, ""));
+            full_name == name && labels.iter().all(|label| line.contains(label))
+        });
+        let values = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
+    /// What `hashplane <tool> -o json` prints.
+    pub fn json(&self, tool: &str) -> anyhow::Result<Value> {
+        let text = self.tool(&[tool, "-o", "json"])?;
+        serde_json::from_str(&text).with_context(|| format!("{tool} printed no JSON: {text}"))
+    }
+
+    /// Waits until the kernel's maps say what `service` says.
+    pub fn wait_for(&self, service: &Service) -> anyhow::Result<()> {
+        let name = format!("default/{}:", service.name());
+        let of_service = |rows: Value| -> Vec<Value> {
+            let Value::Array(rows) = rows else { return Vec::new() };
+            let ours = |row: &Value| row["service"].as_str().unwrap_or_default().starts_with(&name);
+            rows.into_iter().filter(ours).collect()
+        };
+        eventually(SYNC_WAIT, || {
+            let endpoints = of_service(self.json("endpoints")?);
+            let live: BTreeSet<_> = endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
+            let wanted = service.ready_endpoints().into_iter();
+            let wanted: BTreeSet<_> =
+                wanted.map(|(address, port, transport)| spelt(address, port, transport)).collect();
+            ensure!(live == wanted, "endpoints are {live:?}, wanted {wanted:?}");
+            let frontends: BTreeSet<_> = of_service(self.json("services")?).iter().map(end).collect();
+            for (address, port, transport) in service.frontends() {
+                let wanted = spelt(address, port, transport);
+                ensure!(frontends.contains(&wanted), "{wanted:?} is not among {frontends:?}");
+            }
+            Ok(())
+        })
+        .with_context(|| format!("{} does not sync {name}\n{}", self.node, self.log()))
+    }
+
+    /// What `hashplane <arguments>` prints on this node.
+    pub fn tool(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.run(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "hashplane {arguments:?} failed: {said}");
+        String::from_utf8(output.stdout).context("a tool printed something else than UTF-8")
+    }
+
+    /// Runs `hashplane <arguments>` on this node, for its daemon's maps.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.host.command(&self.options.binary);
+        command.args(arguments).arg("--bpffs").arg(&self.bpffs);
+        command.args(["--instance", self.node.as_str(), "--state-dir"]).arg(&self.state);
+        command.output().with_context(|| format!("cannot run hashplane {arguments:?}"))
+    }
+
+    /// The folder below bpffs where the programs and maps of this daemon are pinned.
+    pub fn pins(&self) -> PathBuf {
+        self.bpffs.join("hashplane")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+type End = (String, u64, String);
+
+/// Address, port and protocol of a row.
+fn end(row: &Value) -> End {
+    let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+    (text("address"), row["port"].as_u64().unwrap_or_default(), text("protocol"))
+}
+
+fn spelt(address: IpAddr, port: u16, transport: Transport) -> End {
+    (address.to_string(), port.into(), manifests::protocol(transport).to_owned())
+}
+
+fn usual_arguments(lab: &str, manifests: &Path, host: &Place, node: NodeName) -> Vec<String> {
+    let own = host.addresses();
+    let state = lab::node_folder(lab, node).join("state");
+    [
+        ("--manifests", manifests.display().to_string()),
+        ("--node-name", node.to_string()),
+        ("--node-ip", format!("{},{}", own.v4, own.v6)),
+        ("--bpffs", lab::bpffs(lab).display().to_string()),
+        ("--state-dir", state.display().to_string()),
+        ("--instance", node.to_string()),
+        ("--cgroup", lab::node_cgroup(lab, node).display().to_string()),
+        ("--nics", "eth0".to_owned()),
+        ("--pod-links", "hp*".to_owned()),
+        ("--metrics-address", METRICS.to_string()),
+        ("--health-address", HEALTH.to_string()),
+    ]
+    .into_iter()
+    .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .collect()
+}
+
+/// The body of a successful answer.
+fn http_get(netns: &str, at: SocketAddr, path: &str) -> anyhow::Result<String> {
+    within(netns, || {
+        let mut stream = TcpStream::connect(at).with_context(|| format!("cannot reach {at}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| anyhow!("no HTTP: {text}"))?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "{path} says {head}: {body}");
+        Ok(body.to_owned())
+    })
+}

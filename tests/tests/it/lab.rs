@@ -1,0 +1,132 @@
+//! The lab itself, before any daemon runs in it.
+
+use std::{path::Path, process::Command, sync::Arc, time::Duration};
+
+use hashplane_tests::{
+    Place,
+    agent::protocol::{Size, Transport},
+    lab::{Asking, Family, NodeName, eventually},
+    skip,
+};
+
+use crate::support::{assert_refused, lab};
+
+#[test]
+fn the_lab_itself_routes() {
+    if skip::is_skipped(skip::why_no_lab()) {
+        return;
+    }
+    let lab = lab();
+    let near = lab.pod("near", NodeName::A).unwrap();
+    let peer = lab.pod_without_hooks("peer", NodeName::A).unwrap();
+    let far = lab.pod("far", NodeName::B).unwrap();
+    let (host, outside) = (lab.host(NodeName::A), lab.outside());
+    for place in [&near, &peer, &far, &host] {
+        place.serve(8080).unwrap();
+    }
+    let pairs: [(&Arc<Place>, &Arc<Place>); 9] = [
+        (&near, &near),
+        (&near, &peer),
+        (&peer, &far),
+        (&far, &near),
+        (&near, &host),
+        (&far, &host),
+        (&host, &near),
+        (&host, &far),
+        (&outside, &host),
+    ];
+    for (from, to) in pairs {
+        for family in Family::ALL {
+            for transport in Transport::ALL {
+                let what =
+                    format!("{} to {} over {family:?} {transport:?}", from.name(), to.name());
+                let at = to.addresses().port(family, 8080);
+                let answer =
+                    from.ask(transport, at).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(answer.seen.pod, to.name(), "{what}");
+                assert_eq!(answer.seen.client.ip(), from.addresses().of(family), "{what}");
+                assert_eq!((answer.seen.local, answer.peer), (at, at), "{what}");
+                let closed = to.addresses().port(family, 8081);
+                assert_refused(from.ask(transport, closed), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_bodies_cross_the_lab_whole() {
+    if skip::is_skipped(skip::why_no_lab()) {
+        return;
+    }
+    let lab = lab();
+    let near = lab.pod("near", NodeName::A).unwrap();
+    let far = lab.pod("far", NodeName::B).unwrap();
+    far.serve(8080).unwrap();
+    let size = Size { up: 1 << 20, down: 1 << 20 };
+    for family in Family::ALL {
+        let at = far.addresses().port(family, 8080);
+        let answer = near.ask_as(Transport::Tcp, at, Asking { size, ..Asking::default() }).unwrap();
+        assert_eq!((answer.seen.received, answer.received), (1 << 20, 1 << 20));
+    }
+}
+
+#[test]
+fn the_outside_client_knows_no_way_to_pods() {
+    if skip::is_skipped(skip::why_no_lab()) {
+        return;
+    }
+    let lab = lab();
+    let pod = lab.pod("pod", NodeName::A).unwrap();
+    pod.serve(8080).unwrap();
+    for family in Family::ALL {
+        let at = pod.addresses().port(family, 8080);
+        let failure = lab.outside().ask(Transport::Tcp, at).unwrap_err();
+        assert_eq!(failure.why, hashplane_tests::agent::protocol::Why::Unreachable, "{failure}");
+    }
+}
+
+#[test]
+fn nothing_of_a_lab_is_left_when_its_owner_is_killed() {
+    if skip::is_skipped(skip::why_no_lab()) {
+        return;
+    }
+    let dropped = {
+        let lab = lab();
+        lab.pod("pod", NodeName::A).unwrap();
+        assert!(!traces(lab.name()).is_empty());
+        lab.name().to_owned()
+    };
+    assert_eq!(traces(&dropped), Vec::<String>::new());
+
+    let mut owner = Command::new(crate::support::TOOL)
+        .arg("lab-hold")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut name = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(owner.stdout.as_mut().unwrap()),
+        &mut name,
+    )
+    .unwrap();
+    let name = name.trim();
+    assert!(!traces(name).is_empty(), "{name}");
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    eventually(Duration::from_secs(5), || {
+        let left = traces(name);
+        anyhow::ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Whatever on this machine has the lab's name.
+fn traces(lab: &str) -> Vec<String> {
+    let cgroups = hashplane_tests::lab::cgroup2_root().unwrap();
+    let folders = [Path::new("/run/netns"), &std::env::temp_dir(), &cgroups];
+    let entries =
+        folders.into_iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name == lab || name.starts_with(&format!("{lab}-"))).collect()
+}

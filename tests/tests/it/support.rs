@@ -1,0 +1,184 @@
+//! What the tests of real traffic share.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use hashplane_tests::{
+    Daemon, DaemonOptions, Lab, LabOptions, Place, Service,
+    agent::protocol::{Answer, Failure, Load, Loaded, Pattern, Transport, Why},
+    lab::{Family, NodeName},
+};
+
+/// The binary that a lab starts inside of itself.
+pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_demo");
+
+/// "At once": no retransmission timer (200 ms and up) takes part in it.
+const AT_ONCE_MS: u64 = 200;
+
+/// Tries until a choice among a few endpoints has hit each: 2 of 2 missed is 1 in 2^60.
+const TRIES: usize = 60;
+
+/// A lab with strict reverse-path filters.
+pub(crate) fn lab() -> Lab {
+    Lab::new(&LabOptions::new(TOOL)).unwrap()
+}
+
+/// A lab with a daemon on each node.
+pub(crate) struct World {
+    pub(crate) lab: Lab,
+    pub(crate) a: Daemon,
+    pub(crate) b: Daemon,
+    clients: OnceLock<[Arc<Place>; 2]>,
+}
+
+impl World {
+    /// Daemons with the usual arguments.
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Daemons with more arguments.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let lab = lab();
+        let start = |node| {
+            let options = DaemonOptions::new(hashplane()).with(arguments);
+            lab.start_daemon(node, options).unwrap_or_else(|error| panic!("{error:?}"))
+        };
+        Self { a: start(NodeName::A), b: start(NodeName::B), clients: OnceLock::new(), lab }
+    }
+
+    /// A pod whose sockets are translated.
+    pub(crate) fn pod(&self, name: &str, node: NodeName) -> Arc<Place> {
+        self.lab.pod(name, node).unwrap()
+    }
+
+    /// A pod whose packets are translated.
+    pub(crate) fn pod_without_hooks(&self, name: &str, node: NodeName) -> Arc<Place> {
+        self.lab.pod_without_hooks(name, node).unwrap()
+    }
+
+    /// A pod that serves on `port`.
+    pub(crate) fn server(&self, name: &str, node: NodeName, port: u16) -> Arc<Place> {
+        let pod = self.pod(name, node);
+        pod.serve(port).unwrap();
+        pod
+    }
+
+    /// Two clients on node A: a pod whose sockets are translated, and one whose packets are.
+    pub(crate) fn clients(&self) -> [Arc<Place>; 2] {
+        let make = || {
+            let hooks = self.pod("hooks", NodeName::A);
+            [hooks, self.pod_without_hooks("packets", NodeName::A)]
+        };
+        self.clients.get_or_init(make).clone()
+    }
+
+    /// Writes a Service and waits until both nodes have it.
+    #[track_caller]
+    pub(crate) fn apply(&self, service: &Service) {
+        service.write().unwrap();
+        for daemon in [&self.a, &self.b] {
+            daemon.wait_for(service).unwrap_or_else(|error| panic!("{error:?}"));
+        }
+    }
+
+    pub(crate) fn host(&self, node: NodeName) -> Arc<Place> {
+        self.lab.host(node)
+    }
+}
+
+/// The binary under test.
+pub(crate) fn hashplane() -> PathBuf {
+    let built = Path::new(TOOL).with_file_name("hashplane");
+    let path = std::env::var_os("HASHPLANE_BIN").map_or(built, PathBuf::from);
+    let path = path.canonicalize().unwrap_or(path);
+    assert!(path.is_file(), "{} is missing: `cargo build -p hashplane` makes it", path.display());
+    path
+}
+
+/// Runs `check` for both families and both transports, with words for its failure.
+pub(crate) fn each(mut check: impl FnMut(Family, Transport, &str)) {
+    for family in Family::ALL {
+        for transport in Transport::ALL {
+            check(family, transport, &format!("{family:?} {transport:?}"));
+        }
+    }
+}
+
+/// Asks and must get an answer.
+#[track_caller]
+pub(crate) fn ask(from: &Place, transport: Transport, to: SocketAddr, what: &str) -> Answer {
+    let answer = from.ask(transport, to);
+    let answer = answer.unwrap_or_else(|error| panic!("{what}: {} to {to}: {error}", from.name()));
+    assert_eq!(answer.peer, to, "{what}: the client must see whom it asked: {answer:?}");
+    answer
+}
+
+/// Asks until everybody of `servers` has answered, and nobody else may.
+#[track_caller]
+pub(crate) fn ask_all(
+    from: &Place,
+    transport: Transport,
+    to: SocketAddr,
+    servers: &[&Arc<Place>],
+    what: &str,
+) -> Vec<Answer> {
+    let expected: BTreeSet<&str> = servers.iter().map(|server| server.name()).collect();
+    let mut answers = Vec::new();
+    let mut seen = BTreeSet::new();
+    for _ in 0..TRIES {
+        let answer = ask(from, transport, to, what);
+        seen.insert(answer.seen.pod.clone());
+        answers.push(answer);
+        if seen.len() == expected.len() {
+            break;
+        }
+    }
+    let seen: BTreeSet<&str> = seen.iter().map(String::as_str).collect();
+    assert_eq!(seen, expected, "{what}: {} to {to}", from.name());
+    answers
+}
+
+/// Asserts that `answer` is a refusal that came at once.
+#[track_caller]
+pub(crate) fn assert_refused(answer: Result<Answer, Failure>, what: &str) {
+    match answer {
+        Err(Failure { why: Why::Refused, elapsed_ms, .. }) if elapsed_ms <= AT_ONCE_MS => {}
+        other => panic!("{what}: not refused at once but {other:?}"),
+    }
+}
+
+/// A gentle stream of requests to one frontend.
+pub(crate) fn load(transport: Transport, to: SocketAddr, pattern: Pattern) -> Load {
+    Load { transport, to, pattern, workers: 2, pause_ms: 4, timeout_ms: 3000 }
+}
+
+/// Asserts that a load lost nothing and did not stand still.
+#[track_caller]
+pub(crate) fn assert_no_errors(loaded: &Loaded, what: &str) {
+    assert_eq!(loaded.errors, 0, "{what}: {loaded:?}");
+    assert!(loaded.total() >= 50, "{what}: {loaded:?}");
+}
+
+/// Tries until `attempt` gives something, for at most ten seconds.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: not after ten seconds");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a test of the datapath cannot run here; says so aloud.
+pub(crate) fn skipped() -> bool {
+    hashplane_tests::skip::is_skipped(hashplane_tests::skip::why_no_datapath())
+}
