@@ -84,7 +84,8 @@ impl Rig {
         load_packet_programs(&mut ebpf)?;
         let mut maps = KernelMaps::default();
         for name in names::MAPS {
-            let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+            let map =
+                ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
             maps.insert(name, data(map)?)?;
         }
         Ok(Self { ebpf, maps, nic })
@@ -119,7 +120,8 @@ impl Rig {
         self.put(frontends, keys, values)?;
         let addresses_now: Vec<[u8; N]> = family.node_addresses.iter().copied().collect();
         self.maps.update(addresses, &addresses_now, &vec![1u32; addresses_now.len()])?;
-        let old: Vec<_> = self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
+        let old: Vec<_> =
+            self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
         let old: Vec<_> = old.into_iter().map(|(key, _)| key).collect();
         self.maps.delete(flows, &old)?;
         let (keys, values): (Vec<_>, Vec<_>) = family.flows.iter().unzip();
@@ -218,7 +220,8 @@ fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
             ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
         program.load().with_context(|| format!("the kernel refuses {name}"))?;
     }
-    let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
+    let program: &mut Xdp =
+        ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
     program.load().context("the kernel refuses the XDP program")?;
     // The kernel runs XDP tests only on queues of a device that has XDP.
     program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;
