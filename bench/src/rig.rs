@@ -1,12 +1,12 @@
 //! The real programs and maps in the kernel, in a network namespace with one NIC, run packet by packet.
 
-use std::{process::Command, time::Duration};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Map, MapData},
-    programs::{SchedClassifier, Xdp, XdpMode},
+    programs::{Program, SchedClassifier, Xdp, XdpMode},
 };
 use dataplane_common::{Hook, Link, names};
 use dataplane_ebpf::{
@@ -84,7 +84,8 @@ impl Rig {
         load_packet_programs(&mut ebpf)?;
         let mut maps = KernelMaps::default();
         for name in names::MAPS {
-            let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+            let map =
+                ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
             maps.insert(name, data(map)?)?;
         }
         Ok(Self { ebpf, maps, nic })
@@ -119,7 +120,8 @@ impl Rig {
         self.put(frontends, keys, values)?;
         let addresses_now: Vec<[u8; N]> = family.node_addresses.iter().copied().collect();
         self.maps.update(addresses, &addresses_now, &vec![1u32; addresses_now.len()])?;
-        let old: Vec<_> = self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
+        let old: Vec<_> =
+            self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
         let old: Vec<_> = old.into_iter().map(|(key, _)| key).collect();
         self.maps.delete(flows, &old)?;
         let (keys, values): (Vec<_>, Vec<_>) = family.flows.iter().unzip();
@@ -182,25 +184,33 @@ impl Rig {
         Ok(words.iter().flat_map(|word| word.to_ne_bytes()).collect())
     }
 
-    /// Instructions that the verifier walked for each packet program.
-    pub fn verified_instructions(&self) -> anyhow::Result<Vec<(&'static str, u32)>> {
-        let mut counts = Vec::new();
-        for hook in [Hook::PodIngress, Hook::PodEgress, Hook::NicIngress, Hook::NicEgress] {
-            let program: &SchedClassifier =
-                self.ebpf.program(hook.name()).context("no such program")?.try_into()?;
-            let count = program.info()?.verified_instruction_count();
-            counts.push((hook.name(), count.context("the kernel does not tell")?));
-        }
-        let program: &Xdp = self.ebpf.program(names::NIC_XDP).context("no such program")?.try_into()?;
-        let count = program.info()?.verified_instruction_count();
-        counts.push((names::NIC_XDP, count.context("the kernel does not tell")?));
-        Ok(counts)
-    }
-
     /// What every route lookup says here.
     pub fn route(&self) -> Route {
         Route::Link(self.link())
     }
+}
+
+/// Instructions that the verifier walked for every program of the object, by name.
+///
+/// Needs root and BPF. Nothing is attached.
+pub fn verified_instructions() -> anyhow::Result<BTreeMap<String, u32>> {
+    let mut ebpf = EbpfLoader::new()
+        .override_global("AYA_LOG_LEVEL", &0u8, false)
+        .load(object()?)
+        .context("cannot load the eBPF object")?;
+    let mut counts = BTreeMap::new();
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            other => bail!("unexpected kind of program {name}: {other:?}"),
+        };
+        loaded.with_context(|| format!("the kernel refuses {name}"))?;
+        let count = program.info()?.verified_instruction_count();
+        counts.insert(name.to_owned(), count.context("this kernel does not tell")?);
+    }
+    Ok(counts)
 }
 
 fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
@@ -210,7 +220,8 @@ fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
             ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
         program.load().with_context(|| format!("the kernel refuses {name}"))?;
     }
-    let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
+    let program: &mut Xdp =
+        ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
     program.load().context("the kernel refuses the XDP program")?;
     // The kernel runs XDP tests only on queues of a device that has XDP.
     program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;

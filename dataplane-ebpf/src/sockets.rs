@@ -1,8 +1,7 @@
 //! What the socket hooks do: send a socket to an endpoint, and let it believe it talks to the frontend.
 
 use dataplane_common::{
-    Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped,
-    unmapped,
+    Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped, unmapped,
 };
 
 use crate::{

@@ -2,6 +2,24 @@
 
 pub mod types;
 
+pub mod identity;
+pub mod object;
+pub mod problem;
+
+mod claims;
+mod names;
+mod read;
+mod slab;
+mod spec;
+
+pub mod route;
+pub mod table;
+
+pub use identity::{NODE_PORTS_DEFAULT, NodeIdentity};
+pub use object::{Kind, ObjectEvent, ObjectName, ObjectRef};
+pub use problem::{Cause, Problem};
+pub use route::{Masquerade, Packet, Route, Scope, route};
+pub use table::ServiceTable;
 pub use types::{
     Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
     Protocol,

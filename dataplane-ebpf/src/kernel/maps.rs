@@ -17,8 +17,7 @@ pub(super) static LIVE: Array<u32> = Array::with_max_entries(EndpointId::INDEX_M
 #[map]
 pub(super) static GATE: Array<u64> = Array::with_max_entries(gate::WORDS, 0);
 #[map]
-pub(super) static ENDPOINTS4: Array<Endpoint<4>> =
-    Array::with_max_entries(names::ENDPOINTS_MAX, 0);
+pub(super) static ENDPOINTS4: Array<Endpoint<4>> = Array::with_max_entries(names::ENDPOINTS_MAX, 0);
 #[map]
 pub(super) static ENDPOINTS6: Array<Endpoint<16>> =
     Array::with_max_entries(names::ENDPOINTS_MAX, 0);
@@ -56,6 +55,10 @@ pub(super) static DRAFT6: PerCpuArray<Flow<16>> = PerCpuArray::with_max_entries(
 /// The parameters of a route lookup, for the same reason.
 #[map]
 pub(super) static DRAFT_ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);
+
+/// A word that a program writes and reads back (see `Packet::forget`).
+#[map]
+pub(super) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Count one packet or call.
 #[inline(always)]

@@ -3,7 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup as FibLookup, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
+    bindings::{
+        BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST,
+        bpf_fib_lookup as FibLookup,
+    },
     helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
 };
 use dataplane_common::{
@@ -166,12 +169,7 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn insert(
-                &mut self,
-                key: &FlowKey<$len>,
-                to: &Tuple<$len>,
-                origin: &Origin,
-            ) -> bool {
+            fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
                 // SAFETY: as for `insert_new`.
                 let flow = unsafe { &mut *draft };

@@ -39,9 +39,7 @@ pub struct Facts {
 pub fn config(facts: &Facts, devices: &Devices) -> Config {
     let pod_links = devices.devices.values().any(|device| device.role == Role::PodLink);
     let flags = [
-        (facts.debug, Config::LOG),
         (facts.tc && pod_links, Config::POD_LINKS),
-        (facts.features.set_retval, Config::SET_RETVAL),
         (facts.host_endpoints, Config::HOST_ENDPOINTS),
     ];
     let ports = source_ports(&facts.ephemeral, &facts.node_ports);
@@ -110,10 +108,10 @@ mod tests {
         let mut devices =
             Devices { masquerade4: Some([192, 0, 2, 1].into()), ..Devices::default() };
         let without = config(&facts, &devices);
-        assert_eq!(without.flags, Config::SET_RETVAL);
+        assert_eq!(without.flags, 0);
         assert_eq!((without.masquerade4, without.masquerade6), ([192, 0, 2, 1], [0; 16]));
         assert_eq!((without.source_port_min, without.source_port_count), (1024, 28976));
         devices.devices.insert(3, Device { name: "veth3".into(), role: Role::PodLink });
-        assert_eq!(config(&facts, &devices).flags, Config::SET_RETVAL | Config::POD_LINKS);
+        assert_eq!(config(&facts, &devices).flags, Config::POD_LINKS);
     }
 }

@@ -159,10 +159,13 @@ pub(super) fn offload(netns: &str, device: &str, feature: &str, on: bool) -> any
 
 /// Deletes a namespace with its links, if it is there.
 pub(super) fn remove_namespace(netns: &str) -> anyhow::Result<()> {
-    if Path::new("/run/netns").join(netns).exists() {
-        run(Command::new("ip").args(["netns", "delete", netns]))?;
+    let path = Path::new("/run/netns").join(netns);
+    if !path.exists() {
+        return Ok(());
     }
-    Ok(())
+    let deleted = run(Command::new("ip").args(["netns", "delete", netns]));
+    // Another process may be removing the same lab.
+    if path.exists() { deleted } else { Ok(()) }
 }
 
 fn add_namespace(netns: &str, routes: bool, rp_filter: u8) -> anyhow::Result<()> {

@@ -7,6 +7,13 @@
 )]
 
 mod agree;
+mod change;
 mod cluster_ip;
+mod demo;
+mod faults;
 mod lab;
+mod node_port;
+mod refusal;
 mod support;
+mod tools;
+mod verifier;

@@ -1,0 +1,55 @@
+//! One copy of every name that many objects share.
+
+use std::sync::Arc;
+
+/// Below this many names nothing is ever swept.
+const SWEEP_MIN: usize = 1024;
+
+/// Strings that are stored once. Those nobody holds any more go when the set has doubled.
+#[derive(Debug)]
+pub(super) struct Names {
+    set: std::collections::HashSet<Arc<str>, ahash::RandomState>,
+    sweep_at: usize,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        Self { set: std::collections::HashSet::default(), sweep_at: SWEEP_MIN }
+    }
+
+    pub(super) fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.set.get(name) {
+            return known.clone();
+        }
+        if self.set.len() >= self.sweep_at {
+            self.set.retain(|name| Arc::strong_count(name) > 1);
+            self.sweep_at = (self.set.len() * 2).max(SWEEP_MIN);
+        }
+        let new: Arc<str> = name.into();
+        self.set.insert(new.clone());
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_names_are_one_string() {
+        let mut names = Names::new();
+        let first = names.get("kube-system");
+        assert!(Arc::ptr_eq(&first, &names.get("kube-system")));
+    }
+
+    #[test]
+    fn names_that_nobody_holds_do_not_pile_up() {
+        let mut names = Names::new();
+        let held = names.get("held");
+        for number in 0..SWEEP_MIN * 10 {
+            names.get(&format!("namespace-{number}"));
+        }
+        assert!(names.set.len() <= SWEEP_MIN + 1);
+        assert!(Arc::ptr_eq(&held, &names.get("held")));
+    }
+}

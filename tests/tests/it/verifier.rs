@@ -1,0 +1,44 @@
+//! Every program passes the verifier, and the work it takes there is held against a snapshot.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use hashplane_tests::skip;
+
+/// One line per program: name, instructions walked. Written by `UPDATE_SNAPSHOTS=1`.
+const SNAPSHOT: &str = include_str!("../snapshots/verified-instructions.txt");
+const SNAPSHOT_PATH: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/verified-instructions.txt");
+/// Kernels walk the same program in slightly different ways; more than this is a change of ours.
+const TOLERANCE_PERCENT: u32 = 10;
+
+#[test]
+fn every_program_passes_the_verifier_within_its_snapshot() {
+    if let Some(reason) = skip::why_no_datapath() {
+        return skip::say_skipped("every_program_passes_the_verifier_within_its_snapshot", reason);
+    }
+    let counts = bench::rig::verified_instructions().unwrap();
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        let mut text = String::new();
+        for (name, count) in &counts {
+            writeln!(text, "{name} {count}").unwrap();
+        }
+        std::fs::write(SNAPSHOT_PATH, text).unwrap();
+        return;
+    }
+    let snapshot: BTreeMap<String, u32> = SNAPSHOT
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(name, count)| (name.to_owned(), count.parse().unwrap()))
+        .collect();
+    let names = |counts: &BTreeMap<String, u32>| counts.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&counts), names(&snapshot), "run with UPDATE_SNAPSHOTS=1 if this is meant");
+    for (name, count) in counts {
+        let limit = snapshot[&name] + snapshot[&name] * TOLERANCE_PERCENT / 100;
+        assert!(
+            count <= limit,
+            "{name} takes {count} verified instructions, its snapshot is {}; \
+             run with UPDATE_SNAPSHOTS=1 if this is meant",
+            snapshot[&name]
+        );
+    }
+}
