@@ -102,8 +102,7 @@ fn proxy_help(test: &str) -> Option<String> {
 
 #[test]
 fn the_daemon_knows_every_variable_and_key_that_deploy_sets() {
-    let Some(help) =
-        proxy_help("deploy::the_daemon_knows_every_variable_and_key_that_deploy_sets")
+    let Some(help) = proxy_help("deploy::the_daemon_knows_every_variable_and_key_that_deploy_sets")
     else {
         return;
     };
