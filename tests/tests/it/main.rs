@@ -10,6 +10,7 @@ mod agree;
 mod change;
 mod cluster_ip;
 mod demo;
+mod deploy;
 mod faults;
 mod lab;
 mod node_port;
