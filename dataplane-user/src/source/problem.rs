@@ -52,10 +52,12 @@ pub enum SourceCause {
         reason: Box<str>,
     },
     /// A field has a value that the kind does not allow there.
-    #[error("{field}: {reason}")]
+    #[error("{field}{}: {reason}", Line(*line))]
     Field {
         /// Path of the field in the object.
         field: Box<str>,
+        /// The line in the file, counted from 1, when it could be told.
+        line: Option<u64>,
         /// What the type says.
         reason: Box<str>,
     },
@@ -79,6 +81,9 @@ pub enum SourceCause {
         /// The limit.
         bytes_max: u64,
     },
+    /// The directory has more files than are read.
+    #[error("has {0} files; the first {1} by name are read")]
+    TooManyFiles(usize, usize),
     /// The API server cannot be read from.
     #[error("{0}")]
     Server(Box<str>),
@@ -94,7 +99,16 @@ impl SourceCause {
             Self::Twice { .. } => "twice",
             Self::Unreadable(_) => "unreadable",
             Self::TooLarge { .. } => "too_large",
+            Self::TooManyFiles(..) => "too_many_files",
             Self::Server(_) => "server",
         }
+    }
+}
+
+struct Line(Option<u64>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, " (line {line})"))
     }
 }
