@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Map, MapData},
+    maps::{Map, MapData, PerCpuArray},
     programs::{Program, Xdp, XdpMode},
 };
-use dataplane_common::{Hook, Link, names};
+use dataplane_common::{Hook, Link, flow::tick, names};
 use dataplane_ebpf::{
     host::{Family, HostTables},
     tables::Route,
@@ -43,11 +43,12 @@ const SYSCTLS: &[&str] =
     &["/proc/sys/net/ipv4/conf/all/forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"];
 
 /// Programs, maps and a network namespace of this thread's own. It ends with the thread.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's per-CPU array has none")]
 pub struct Rig {
     ebpf: Ebpf,
-    /// The maps.
+    /// The maps, but for the counters.
     pub maps: KernelMaps,
+    pub(crate) counters: PerCpuArray<MapData, u64>,
     /// Index of the NIC.
     pub nic: u32,
 }
@@ -82,13 +83,10 @@ impl Rig {
         loader.override_global("AYA_LOG_LEVEL", &0u8, false);
         let mut ebpf = loader.load(object()?).context("cannot load the eBPF object")?;
         load_packet_programs(&mut ebpf)?;
-        let mut maps = KernelMaps::default();
-        for name in names::MAPS {
-            let map =
-                ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
-            maps.insert(name, data(map)?)?;
-        }
-        Ok(Self { ebpf, maps, nic })
+        let counters = ebpf.take_map(names::COUNTERS).context("the object has no counters")?;
+        let counters = PerCpuArray::try_from(counters).context("counters of an unexpected kind")?;
+        let maps = maps_of(&mut ebpf)?;
+        Ok(Self { ebpf, maps, counters, nic })
     }
 
     /// Where every packet leaves.
@@ -227,11 +225,26 @@ fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The maps of a loaded object, but for the counters, which are per CPU.
+pub(crate) fn maps_of(ebpf: &mut Ebpf) -> anyhow::Result<KernelMaps> {
+    let mut maps = KernelMaps::default();
+    for name in names::MAPS.into_iter().filter(|name| *name != names::COUNTERS) {
+        let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+        maps.insert(name, data(map)?)?;
+    }
+    Ok(maps)
+}
+
+/// The current tick of flow entries.
+pub fn monotonic_tick() -> anyhow::Result<u32> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
+    let (seconds, ns) = (u64::try_from(now.tv_sec())?, u64::try_from(now.tv_nsec())?);
+    Ok(tick(seconds * 1_000_000_000 + ns))
+}
+
 fn data(map: Map) -> anyhow::Result<MapData> {
     Ok(match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => {
-            data
-        }
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => data,
         other => bail!("unexpected kind of map: {other:?}"),
     })
 }
