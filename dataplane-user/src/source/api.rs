@@ -53,10 +53,13 @@ impl KubeSource {
     /// Makes a client from `kubeconfig`; without one from `KUBECONFIG`, `~/.kube/config` or the
     /// pod's service account. The server need not be reachable yet.
     pub async fn open(kubeconfig: Option<&Path>) -> Result<Self, Error> {
-        let config = match kubeconfig {
+        let mut config = match kubeconfig {
             Some(path) => read_config(path).await?,
             None => Config::infer().await.map_err(|cause| Error::NoServer(Box::new(cause)))?,
         };
+        // The watchers try again by themselves. Retries below them would hide for minutes that a
+        // server answers 503.
+        config.default_retry = false;
         let server: Box<str> = config.cluster_url.to_string().trim_end_matches('/').into();
         let link = Arc::new(Link::new(server.clone()));
         let client = |kind| {
