@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Map, MapData},
-    programs::{Program, SchedClassifier, Xdp, XdpMode},
+    programs::{Program, Xdp, XdpMode},
 };
 use dataplane_common::{Hook, Link, names};
 use dataplane_ebpf::{
@@ -142,19 +142,19 @@ impl Rig {
     /// One packet through the program of a hook.
     pub fn run(&self, hook: Hook, frame: &[u8]) -> anyhow::Result<Outcome> {
         let mut out = vec![0; FRAME_MAX];
-        let (action, len, _) = self.test_run(hook, frame, Some(&mut out), 1)?;
+        let (action, len, _) = self.test_run(hook.name(), frame, Some(&mut out), 1)?;
         out.truncate(len);
         Ok(Outcome { action, frame: out })
     }
 
-    /// Mean time of `repeat` runs in a row. The frame is not restored in between.
-    pub fn time(&self, hook: Hook, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
-        Ok(self.test_run(hook, frame, None, repeat)?.2)
+    /// Mean time of `repeat` runs of a program in a row. The frame is not restored in between.
+    pub fn time(&self, program: &str, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
+        Ok(self.test_run(program, frame, None, repeat)?.2)
     }
 
     fn test_run(
         &self,
-        hook: Hook,
+        name: &str,
         frame: &[u8],
         out: Option<&mut [u8]>,
         repeat: u32,
@@ -163,16 +163,15 @@ impl Rig {
         options.data_in = Some(frame);
         options.data_out = out;
         options.repeat = repeat;
-        let name = hook.name();
         let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
-        let result = if hook == Hook::NicXdp {
-            let context = self.xdp_context(frame.len())?;
-            options.ctx_in = Some(&context);
-            let program: &Xdp = program.try_into()?;
-            program.test_run(options)
-        } else {
-            let program: &SchedClassifier = program.try_into()?;
-            program.test_run(options)
+        let context = self.xdp_context(frame.len())?;
+        let result = match program {
+            Program::Xdp(program) => {
+                options.ctx_in = Some(&context);
+                program.test_run(options)
+            }
+            Program::SchedClassifier(program) => program.test_run(options),
+            other => bail!("{name} takes no packets: {other:?}"),
         };
         let result = result.with_context(|| format!("cannot run {name}"))?;
         Ok((result.return_value, result.data_size_out as usize, result.duration))
@@ -193,9 +192,9 @@ impl Rig {
 /// Instructions that the verifier walked for every program of the object, by name.
 ///
 /// Needs root and BPF. Nothing is attached.
-pub fn verified_instructions() -> anyhow::Result<BTreeMap<String, u32>> {
+pub fn verified_instructions(log_level: u8) -> anyhow::Result<BTreeMap<String, u32>> {
     let mut ebpf = EbpfLoader::new()
-        .override_global("AYA_LOG_LEVEL", &0u8, false)
+        .override_global("AYA_LOG_LEVEL", &log_level, false)
         .load(object()?)
         .context("cannot load the eBPF object")?;
     let mut counts = BTreeMap::new();
@@ -214,15 +213,15 @@ pub fn verified_instructions() -> anyhow::Result<BTreeMap<String, u32>> {
 }
 
 fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    for hook in [Hook::PodIngress, Hook::PodEgress, Hook::NicIngress, Hook::NicEgress] {
-        let name = hook.name();
-        let program: &mut SchedClassifier =
-            ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
-        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            _ => Ok(()),
+        };
+        loaded.with_context(|| format!("the kernel refuses {name}"))?;
     }
-    let program: &mut Xdp =
-        ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
-    program.load().context("the kernel refuses the XDP program")?;
+    let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
     // The kernel runs XDP tests only on queues of a device that has XDP.
     program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;
     Ok(())

@@ -9,7 +9,7 @@ use crate::{
     packet::Packet,
     rewrite::{self, Address},
     select,
-    tables::{Origin, Ports, Route, Tables},
+    tables::{Node, Origin, Ports, Route, Tables},
 };
 
 /// What becomes of a packet. The reason is counted.
@@ -85,6 +85,10 @@ where
             Family::V4 => first4(packet, tables, reason),
             Family::V6 => first6(packet, tables, reason),
         };
+    }
+    if step == Step::Refuse && !<T as Node>::has_stack(tables) {
+        // Drivers may have no room for an answer that is longer than the packet; TC has.
+        return Verdict::Pass(Reason::LeftToTc);
     }
     match (step, family) {
         (Step::Done(verdict), _) => verdict,

@@ -187,6 +187,21 @@ impl Daemon {
         serde_json::from_str(&text).with_context(|| format!("{tool} printed no JSON: {text}"))
     }
 
+    /// Waits until packets from and to a pod on this node are translated.
+    pub fn wait_for_pod(&self, pod: &Place) -> anyhow::Result<()> {
+        let target = format!("target=\"hp{}\"", pod.name());
+        eventually(SYNC_WAIT, || {
+            let attached = self.metric("hashplane_attached", &[&target])?;
+            ensure!(
+                attached >= 2.0,
+                "{attached} programs are attached to the link of {}",
+                pod.name()
+            );
+            Ok(())
+        })
+        .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
+    }
+
     /// Waits until the kernel's maps say what `service` says.
     pub fn wait_for(&self, service: &Service) -> anyhow::Result<()> {
         let name = format!("default/{}:", service.name());

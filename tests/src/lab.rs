@@ -14,6 +14,7 @@ mod names;
 mod place;
 mod topology;
 mod wait;
+mod xdp_pass;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},

@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Peer, PeerKey,
-    Reason, gate, names, reason,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Peer, PeerKey, gate,
+    names,
+    reason::{COUNTERS_MAX, REASONS_MAX},
 };
 
 #[map]
@@ -44,7 +45,7 @@ pub(super) static PEERS: LruHashMap<PeerKey, Peer> =
     LruHashMap::with_max_entries(names::PEERS_MAX, 0);
 #[map]
 pub(super) static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(reason::COUNTERS_MAX, 0);
+    PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 
 /// Where a flow is put together before it is inserted: the 512-byte stack has no room for it.
 #[map]
@@ -62,8 +63,8 @@ pub(super) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0
 
 /// Count one packet or call.
 #[inline(always)]
-pub(super) fn count(hook: Hook, why: Reason) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(reason::counter(hook, why)) {
+pub(super) fn count(hook: Hook, reason: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(hook as u32 * REASONS_MAX + reason) {
         // SAFETY: the pointer is to this CPU's own counter, aligned and alive for the whole
         // program run; programs are not preempted by themselves on one CPU.
         unsafe { *counter += 1 };

@@ -189,8 +189,8 @@ fn set_port(context: &SockAddrContext, port: [u8; 2]) {
 
 #[inline(always)]
 fn finish(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
-    count(hook, decision.reason());
-    log(context, hook, decision.reason());
+    count(hook, decision.reason() as u32);
+    log(context, hook, decision.reason() as u32);
     match decision {
         Decision::Keep(_) | Decision::Replace(..) => ALLOW,
         Decision::Refuse(Reason::Refused) => refuse(),

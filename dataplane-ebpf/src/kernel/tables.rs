@@ -21,6 +21,10 @@ const EEXIST: i32 = -17;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
+/// A key on the stack, where the kernel takes 8 bytes at a time only if they are aligned.
+#[repr(C, align(8))]
+struct Aligned<T>(T);
+
 /// The maps, seen from one program run.
 pub(super) struct Maps {
     /// The program's context, for helpers that want one.
@@ -71,9 +75,10 @@ macro_rules! tables {
 
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$len>) -> Option<Frontend> {
+                let key = Aligned(*key);
                 // SAFETY: the value is copied out at once; a racing update leaves old or new bytes
                 // of each word, and user space writes a frontend as a whole.
-                unsafe { maps::$frontends.get(key) }.copied()
+                unsafe { maps::$frontends.get(&key.0) }.copied()
             }
 
             #[inline(always)]
@@ -83,7 +88,8 @@ macro_rules! tables {
 
             #[inline(always)]
             fn is_node_address(&self, addr: &[u8; $len]) -> bool {
-                maps::$addresses.get_ptr(addr).is_some()
+                let addr = Aligned(*addr);
+                maps::$addresses.get_ptr(&addr.0).is_some()
             }
 
             #[inline(always)]

@@ -249,10 +249,6 @@ fn pods_that_appear_and_vanish_are_served_while_running() {
         pod.serve(8080).unwrap();
         web.set_endpoints([Endpoint::at(&old), Endpoint::at(&pod)]);
         world.apply(&web);
-        let quick = Asking { timeout_ms: 200, ..Asking::default() };
-        crate::support::until("the new link is translated", || {
-            pod.ask_as(Transport::Tcp, web.frontend(Family::V4, 80), quick).ok()
-        });
         each(|family, transport, what| {
             let to = web.frontend(family, 80);
             ask_all(&pod, transport, to, &[&old, &pod], &format!("{what} round {round}"));

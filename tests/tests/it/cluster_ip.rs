@@ -141,7 +141,7 @@ fn two_services_on_one_endpoint_never_mix_up_one_client_port() {
         world.apply(&service);
         service
     });
-    let packets = world.pod_without_hooks("packets", NodeName::A);
+    let [_, packets] = world.clients();
     for family in Family::ALL {
         let frontends = services.each_ref().map(|service| service.frontend(family, 80));
         let from = Some(packets.addresses().port(family, 20_081));

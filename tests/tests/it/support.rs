@@ -53,12 +53,19 @@ impl World {
 
     /// A pod whose sockets are translated.
     pub(crate) fn pod(&self, name: &str, node: NodeName) -> Arc<Place> {
-        self.lab.pod(name, node).unwrap()
+        self.seen(self.lab.pod(name, node).unwrap())
     }
 
     /// A pod whose packets are translated.
     pub(crate) fn pod_without_hooks(&self, name: &str, node: NodeName) -> Arc<Place> {
-        self.lab.pod_without_hooks(name, node).unwrap()
+        self.seen(self.lab.pod_without_hooks(name, node).unwrap())
+    }
+
+    /// `pod`, once its node's daemon has attached programs to its link.
+    fn seen(&self, pod: Arc<Place>) -> Arc<Place> {
+        let daemon = if pod.node() == Some(NodeName::A) { &self.a } else { &self.b };
+        daemon.wait_for_pod(&pod).unwrap_or_else(|error| panic!("{error:?}"));
+        pod
     }
 
     /// A pod that serves on `port`.

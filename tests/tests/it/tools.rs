@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use hashplane_tests::{
     agent::protocol::Transport,
-    lab::{Asking, Family, NodeName},
+    lab::{Asking, Family, NodeName, within},
 };
 use serde_json::Value;
 
@@ -75,7 +76,11 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         ask(client, Transport::Tcp, web.frontend(Family::V4, 80), "before");
     }
     let netns = world.host(NodeName::A).netns().to_owned();
-    assert!(attached(&netns).contains("pod_ingress"), "{}", attached(&netns));
+    let before = attached(&netns);
+    for expected in ["eth0 nic_ingress", "eth0 xdp", "hppackets pod_ingress", "hphooks pod_egress"]
+    {
+        assert!(before.iter().any(|found| found == expected), "{expected} is not in {before:?}");
+    }
 
     world.a.stop().unwrap();
     ask(&packets, Transport::Tcp, web.frontend(Family::V4, 80), "stopped, not cleaned up");
@@ -83,10 +88,7 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
         world.a.tool(&["cleanup"]).unwrap();
         let pins = world.a.instance_pins();
         assert!(!pins.exists(), "{} is left", pins.display());
-        let left = attached(&netns);
-        for program in ["pod_ingress", "pod_egress", "nic_ingress", "nic_egress", "nic_xdp"] {
-            assert!(!left.contains(program), "{program} is left:\n{left}");
-        }
+        assert_eq!(attached(&netns), Vec::<String>::new());
         let quick = Asking { timeout_ms: 300, ..Asking::default() };
         for client in [&hooks, &packets] {
             let answer = client.ask_as(Transport::Tcp, web.frontend(Family::V4, 80), quick);
@@ -102,10 +104,24 @@ fn node_b(world: &World) -> std::net::SocketAddr {
     world.host(NodeName::B).addresses().port(Family::V4, NODE_PORT)
 }
 
-/// What `bpftool` finds on the devices of a namespace.
-fn attached(netns: &str) -> String {
-    let output =
-        Command::new("ip").args(["netns", "exec", netns, "bpftool", "net"]).output().unwrap();
-    assert!(output.status.success(), "bpftool: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+/// What is attached to a node's NIC and to the links of its pods.
+fn attached(netns: &str) -> Vec<String> {
+    let links = ["eth0", "hphooks", "hppackets"];
+    within(netns, || {
+        let mut found = Vec::new();
+        for (link, side) in links
+            .iter()
+            .flat_map(|link| [(link, TcAttachType::Ingress), (link, TcAttachType::Egress)])
+        {
+            let (_revision, programs) = SchedClassifier::query_tcx(link, side)?;
+            let names = programs.iter().filter_map(|program| program.name_as_str());
+            found.extend(names.map(|name| format!("{link} {name}")));
+        }
+        let shown = Command::new("ip").args(["link", "show", "dev", "eth0"]).output()?;
+        if String::from_utf8_lossy(&shown.stdout).contains("prog/xdp") {
+            found.push("eth0 xdp".to_owned());
+        }
+        Ok(found)
+    })
+    .unwrap()
 }
