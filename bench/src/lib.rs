@@ -2,4 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod packets;
+pub mod report;
 pub mod rig;

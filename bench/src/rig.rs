@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Map, MapData},
-    programs::{Program, SchedClassifier, Xdp, XdpMode},
+    maps::{Map, MapData, PerCpuArray},
+    programs::{Program, Xdp, XdpMode},
 };
-use dataplane_common::{Hook, Link, names};
+use dataplane_common::{Hook, Link, flow::tick, names};
 use dataplane_ebpf::{
     host::{Family, HostTables},
     tables::Route,
@@ -43,11 +43,12 @@ const SYSCTLS: &[&str] =
     &["/proc/sys/net/ipv4/conf/all/forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"];
 
 /// Programs, maps and a network namespace of this thread's own. It ends with the thread.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's per-CPU array has none")]
 pub struct Rig {
     ebpf: Ebpf,
-    /// The maps.
+    /// The maps, but for the counters.
     pub maps: KernelMaps,
+    pub(crate) counters: PerCpuArray<MapData, u64>,
     /// Index of the NIC.
     pub nic: u32,
 }
@@ -82,12 +83,10 @@ impl Rig {
         loader.override_global("AYA_LOG_LEVEL", &0u8, false);
         let mut ebpf = loader.load(object()?).context("cannot load the eBPF object")?;
         load_packet_programs(&mut ebpf)?;
-        let mut maps = KernelMaps::default();
-        for name in names::MAPS {
-            let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
-            maps.insert(name, data(map)?)?;
-        }
-        Ok(Self { ebpf, maps, nic })
+        let counters = ebpf.take_map(names::COUNTERS).context("the object has no counters")?;
+        let counters = PerCpuArray::try_from(counters).context("counters of an unexpected kind")?;
+        let maps = maps_of(&mut ebpf)?;
+        Ok(Self { ebpf, maps, counters, nic })
     }
 
     /// Where every packet leaves.
@@ -119,7 +118,8 @@ impl Rig {
         self.put(frontends, keys, values)?;
         let addresses_now: Vec<[u8; N]> = family.node_addresses.iter().copied().collect();
         self.maps.update(addresses, &addresses_now, &vec![1u32; addresses_now.len()])?;
-        let old: Vec<_> = self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
+        let old: Vec<_> =
+            self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
         let old: Vec<_> = old.into_iter().map(|(key, _)| key).collect();
         self.maps.delete(flows, &old)?;
         let (keys, values): (Vec<_>, Vec<_>) = family.flows.iter().unzip();
@@ -140,19 +140,19 @@ impl Rig {
     /// One packet through the program of a hook.
     pub fn run(&self, hook: Hook, frame: &[u8]) -> anyhow::Result<Outcome> {
         let mut out = vec![0; FRAME_MAX];
-        let (action, len, _) = self.test_run(hook, frame, Some(&mut out), 1)?;
+        let (action, len, _) = self.test_run(hook.name(), frame, Some(&mut out), 1)?;
         out.truncate(len);
         Ok(Outcome { action, frame: out })
     }
 
-    /// Mean time of `repeat` runs in a row. The frame is not restored in between.
-    pub fn time(&self, hook: Hook, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
-        Ok(self.test_run(hook, frame, None, repeat)?.2)
+    /// Mean time of `repeat` runs of a program in a row. The frame is not restored in between.
+    pub fn time(&self, program: &str, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
+        Ok(self.test_run(program, frame, None, repeat)?.2)
     }
 
     fn test_run(
         &self,
-        hook: Hook,
+        name: &str,
         frame: &[u8],
         out: Option<&mut [u8]>,
         repeat: u32,
@@ -161,16 +161,15 @@ impl Rig {
         options.data_in = Some(frame);
         options.data_out = out;
         options.repeat = repeat;
-        let name = hook.name();
         let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
-        let result = if hook == Hook::NicXdp {
-            let context = self.xdp_context(frame.len())?;
-            options.ctx_in = Some(&context);
-            let program: &Xdp = program.try_into()?;
-            program.test_run(options)
-        } else {
-            let program: &SchedClassifier = program.try_into()?;
-            program.test_run(options)
+        let context = self.xdp_context(frame.len())?;
+        let result = match program {
+            Program::Xdp(program) => {
+                options.ctx_in = Some(&context);
+                program.test_run(options)
+            }
+            Program::SchedClassifier(program) => program.test_run(options),
+            other => bail!("{name} takes no packets: {other:?}"),
         };
         let result = result.with_context(|| format!("cannot run {name}"))?;
         Ok((result.return_value, result.data_size_out as usize, result.duration))
@@ -191,9 +190,9 @@ impl Rig {
 /// Instructions that the verifier walked for every program of the object, by name.
 ///
 /// Needs root and BPF. Nothing is attached.
-pub fn verified_instructions() -> anyhow::Result<BTreeMap<String, u32>> {
+pub fn verified_instructions(log_level: u8) -> anyhow::Result<BTreeMap<String, u32>> {
     let mut ebpf = EbpfLoader::new()
-        .override_global("AYA_LOG_LEVEL", &0u8, false)
+        .override_global("AYA_LOG_LEVEL", &log_level, false)
         .load(object()?)
         .context("cannot load the eBPF object")?;
     let mut counts = BTreeMap::new();
@@ -212,24 +211,40 @@ pub fn verified_instructions() -> anyhow::Result<BTreeMap<String, u32>> {
 }
 
 fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    for hook in [Hook::PodIngress, Hook::PodEgress, Hook::NicIngress, Hook::NicEgress] {
-        let name = hook.name();
-        let program: &mut SchedClassifier =
-            ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
-        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            _ => Ok(()),
+        };
+        loaded.with_context(|| format!("the kernel refuses {name}"))?;
     }
     let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
-    program.load().context("the kernel refuses the XDP program")?;
     // The kernel runs XDP tests only on queues of a device that has XDP.
     program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;
     Ok(())
 }
 
+/// The maps of a loaded object, but for the counters, which are per CPU.
+pub(crate) fn maps_of(ebpf: &mut Ebpf) -> anyhow::Result<KernelMaps> {
+    let mut maps = KernelMaps::default();
+    for name in names::MAPS.into_iter().filter(|name| *name != names::COUNTERS) {
+        let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+        maps.insert(name, data(map)?)?;
+    }
+    Ok(maps)
+}
+
+/// The current tick of flow entries.
+pub fn monotonic_tick() -> anyhow::Result<u32> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
+    let (seconds, ns) = (u64::try_from(now.tv_sec())?, u64::try_from(now.tv_nsec())?);
+    Ok(tick(seconds * 1_000_000_000 + ns))
+}
+
 fn data(map: Map) -> anyhow::Result<MapData> {
     Ok(match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => {
-            data
-        }
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => data,
         other => bail!("unexpected kind of map: {other:?}"),
     })
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the tools' tables are this binary's output")]
 #![expect(clippy::print_stderr, reason = "one sentence says why the binary ends")]
 
+mod bench;
 mod options;
 mod proxy;
 mod tools;
@@ -31,6 +32,9 @@ enum Command {
     Endpoints(tools::Arguments),
     /// Shows the flows in the live maps.
     Flows(tools::Arguments),
+    /// Measures on this machine, in a network namespace of its own.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Removes every trace of the instance from this node.
     Cleanup(tools::Instance),
 }
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Command::Services(arguments) => tools::services(&arguments),
         Command::Endpoints(arguments) => tools::endpoints(&arguments),
         Command::Flows(arguments) => tools::flows(&arguments),
+        Command::Bench(what) => bench::run(&what),
         Command::Cleanup(instance) => tools::cleanup(&instance),
     };
     match result {

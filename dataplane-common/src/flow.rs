@@ -24,9 +24,11 @@ impl<const N: usize> Tuple<N> {
 
 /// Key of the maps `FLOWS4` and `FLOWS6`: a packet as it arrives, before any rewrite.
 ///
+/// Aligned for the kernel, which takes 8 bytes of its stack at a time only where they are aligned.
+///
 /// Each flow has two entries. The forward one is keyed by client and frontend, so two frontends
 /// that lead to one endpoint never share it; the reply one by endpoint and (translated) client.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey<const N: usize> {
     tuple: Tuple<N>,
@@ -137,8 +139,8 @@ pub const fn tick(monotonic_ns: u64) -> u32 {
     (monotonic_ns >> 30) as u32
 }
 
-const _: () = assert!(size_of::<FlowKey<4>>() == 16 && align_of::<FlowKey<4>>() == 1);
-const _: () = assert!(size_of::<FlowKey<16>>() == 40 && align_of::<FlowKey<16>>() == 1);
+const _: () = assert!(size_of::<FlowKey<4>>() == 16 && align_of::<FlowKey<4>>() == 8);
+const _: () = assert!(size_of::<FlowKey<16>>() == 40 && align_of::<FlowKey<16>>() == 8);
 const _: () = assert!(size_of::<Flow<4>>() == 48 && align_of::<Flow<4>>() == 4);
 const _: () = assert!(size_of::<Flow<16>>() == 72 && align_of::<Flow<16>>() == 4);
 const _: () = assert!(size_of::<Link>() == 16);

@@ -19,7 +19,7 @@ pub struct PeerKey {
 }
 
 /// Value of the map `PEERS`: the endpoint (forward) or the frontend (reply).
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its address.
@@ -33,4 +33,4 @@ pub struct Peer {
 }
 
 const _: () = assert!(size_of::<PeerKey>() == 32 && align_of::<PeerKey>() == 8);
-const _: () = assert!(size_of::<Peer>() == 24 && align_of::<Peer>() == 4);
+const _: () = assert!(size_of::<Peer>() == 24 && align_of::<Peer>() == 8);

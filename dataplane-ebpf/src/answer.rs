@@ -105,8 +105,7 @@ where
     let [q0, q1, q2, q3] = sequence;
     let [a0, a1, a2, a3] = acknowledgement;
     let offset = (tcp::LEN as u8 / 4) << 4;
-    *segment =
-        [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, 0, 0, 0, 0, 0, 0];
+    *segment = [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, 0, 0, 0, 0, 0, 0];
     let sum = pseudo_header(&back, TCP, tcp::LEN as u16).add(segment).finish();
     [segment[tcp::CHECKSUM], segment[tcp::CHECKSUM + 1]] = sum;
     Some(())
@@ -136,8 +135,26 @@ impl Refuse<V4> for [u8; V4] {
         let [l0, l1] = (ipv4::LEN as u16 + payload_len).to_be_bytes();
         // Don't fragment: with it the identification may be zero (RFC 6864).
         *header = [
-            ipv4::VERSION_LEN, 0, l0, l1, 0, 0, 0x40, 0, HOPS, protocol, 0, 0, //
-            s0, s1, s2, s3, d0, d1, d2, d3,
+            ipv4::VERSION_LEN,
+            0,
+            l0,
+            l1,
+            0,
+            0,
+            0x40,
+            0,
+            HOPS,
+            protocol,
+            0,
+            0, //
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
         ];
         let sum = Sum::ZERO.add(header).finish();
         Ipv4(header).set_checksum(sum);

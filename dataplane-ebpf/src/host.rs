@@ -195,12 +195,7 @@ macro_rules! tables {
                 }
             }
 
-            fn insert(
-                &mut self,
-                key: &FlowKey<$len>,
-                to: &Tuple<$len>,
-                origin: &Origin,
-            ) -> bool {
+            fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let family = &mut self.$family;
                 let fits = family.flows.len() < family.flows_max || family.flows.contains_key(key);
                 if fits {

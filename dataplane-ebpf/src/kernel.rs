@@ -1,7 +1,9 @@
 //! What the packet library is given in the kernel, and the programs that call it.
 
+mod bench;
 mod log;
 mod maps;
+mod outcome;
 mod packet;
 mod socket;
 mod tables;

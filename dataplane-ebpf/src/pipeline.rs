@@ -1,6 +1,6 @@
 //! One packet in, one verdict out.
 
-use dataplane_common::{Endpoint, Flow, FlowKey, Frontend, FrontendKey, Reason, Tuple, gate};
+use dataplane_common::{Endpoint, Flow, FlowKey, Frontend, FrontendKey, Link, Reason, Tuple, gate};
 
 use crate::{
     answer,
@@ -9,7 +9,7 @@ use crate::{
     packet::Packet,
     rewrite::{self, Address},
     select,
-    tables::{Origin, Ports, Route, Tables},
+    tables::{Node, Origin, Ports, Route, Tables},
 };
 
 /// What becomes of a packet. The reason is counted.
@@ -86,6 +86,10 @@ where
             Family::V6 => first6(packet, tables, reason),
         };
     }
+    if step == Step::Refuse && !<T as Node>::has_stack(tables) {
+        // Drivers may have no room for an answer that is longer than the packet; TC has.
+        return Verdict::Pass(Reason::LeftToTc);
+    }
     match (step, family) {
         (Step::Done(verdict), _) => verdict,
         (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet),
@@ -145,12 +149,10 @@ where
     T: Tables<4> + Tables<16>,
 {
     let verdict = match headers::family(packet) {
-        Ok(Family::V4) => {
-            headers::parse4(packet).map(|headers| towards_client::<P, T, 4>(packet, &headers, tables))
-        }
-        Ok(Family::V6) => {
-            headers::parse6(packet).map(|headers| towards_client::<P, T, 16>(packet, &headers, tables))
-        }
+        Ok(Family::V4) => headers::parse4(packet)
+            .map(|headers| towards_client::<P, T, 4>(packet, &headers, tables)),
+        Ok(Family::V6) => headers::parse6(packet)
+            .map(|headers| towards_client::<P, T, 16>(packet, &headers, tables)),
         Err(reason) => Err(reason),
     };
     verdict.unwrap_or_else(Verdict::Pass)
@@ -211,7 +213,11 @@ where
 }
 
 #[inline(always)]
-fn find_frontend<T, const N: usize>(headers: &Headers<N>, ports: &Ports, tables: &T) -> Option<Frontend>
+fn find_frontend<T, const N: usize>(
+    headers: &Headers<N>,
+    ports: &Ports,
+    tables: &T,
+) -> Option<Frontend>
 where
     T: Tables<N>,
 {
@@ -246,8 +252,7 @@ where
     let Some(frontend) = find_frontend(headers, &ports, tables) else {
         return Step::Done(Verdict::Pass(Reason::NotAService));
     };
-    let Some(slot) = select::slot(&frontend, select::hash(&headers.tuple, headers.protocol))
-    else {
+    let Some(slot) = select::slot(&frontend, select::hash(&headers.tuple, headers.protocol)) else {
         return Step::Refuse;
     };
     Step::Done(begin(packet, headers, tables, &ports, &frontend, slot, reason))
@@ -287,24 +292,58 @@ where
         (true, None) => return Verdict::Drop(Reason::NoSourceAddress),
     };
     let mut to = conntrack::translated(tuple, src, endpoint.addr(), endpoint.port());
+    let mut way = Way::STACK;
+    if forwards {
+        way = match leave(tables, headers, &to) {
+            Ok(route) => Way::by(route),
+            Err(verdict) => return verdict,
+        };
+    }
+    way.forget(packet);
     let origin = Origin {
         endpoint: endpoint.id(),
         service: frontend.service,
-        flags: if forwards { Flow::<N>::FORWARD } else { 0 },
+        flags: way.kind & Flow::<N>::FORWARD,
         seen: tables.now(),
     };
-    let route = if forwards {
-        match leave(tables, headers, &to) {
-            Ok(route) => Some(route),
-            Err(verdict) => return verdict,
-        }
-    } else {
-        None
-    };
     match conntrack::begin(tables, ports, headers, &mut to, &origin) {
-        Ok(()) => send(packet, headers, &to, route, reason),
+        Ok(()) => send(packet, headers, &to, &way, reason),
         Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
         Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
+    }
+}
+
+/// How a rewritten packet goes on: as plain numbers, which the verifier can be made to forget.
+struct Way {
+    /// [`Flow::FORWARD`] for a packet that is sent on, and [`Way::NEIGHBOUR`] beside it if its next
+    /// hop's MAC is not known.
+    kind: u32,
+    link: Link,
+}
+
+impl Way {
+    const NEIGHBOUR: u32 = Flow::<4>::FORWARD << 1;
+    const STACK: Self =
+        Self { kind: 0, link: Link { ifindex: 0, dst_mac: [0; 6], src_mac: [0; 6] } };
+
+    #[inline(always)]
+    fn by(route: Route) -> Self {
+        match route {
+            Route::Link(link) => Self { kind: Flow::<4>::FORWARD, link },
+            Route::Neighbour(ifindex) => Self {
+                kind: Flow::<4>::FORWARD | Self::NEIGHBOUR,
+                link: Link { ifindex, ..Self::STACK.link },
+            },
+            Route::None => Self::STACK,
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
+    fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
+        let packed = packet.forget(u64::from(self.kind) << 32 | u64::from(self.link.ifindex));
+        self.kind = (packed >> 32) as u32;
+        self.link.ifindex = packed as u32;
     }
 }
 
@@ -328,16 +367,16 @@ where
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
     }
-    let route = if forwards {
-        match follow_link(tables, headers, entry, &to) {
-            Ok(route) => Some(route),
+    let mut way = Way::STACK;
+    if forwards {
+        way = match follow_link(tables, headers, entry, &to) {
+            Ok(route) => Way::by(route),
             Err(verdict) => return verdict,
-        }
-    } else {
-        None
-    };
+        };
+    }
+    way.forget(packet);
     conntrack::follow(tables, key, entry, &to, headers);
-    send(packet, headers, &to, route, reason)
+    send(packet, headers, &to, &way, reason)
 }
 
 /// The flow's next hop: looked up once per tick, and kept with the flow in between.
@@ -397,24 +436,27 @@ fn send<P, const N: usize>(
     packet: &mut P,
     headers: &Headers<N>,
     to: &Tuple<N>,
-    route: Option<Route>,
+    way: &Way,
     reason: Reason,
 ) -> Verdict
 where
     P: Packet + ?Sized,
     [u8; N]: Address,
 {
-    if rewrite::rewrite(packet, headers, to, route.is_some()).is_none() {
+    let forwards = way.kind & Flow::<N>::FORWARD != 0;
+    if rewrite::rewrite(packet, headers, to, forwards).is_none() {
         return Verdict::Pass(Reason::Short);
     }
-    match route {
-        None => Verdict::Deliver(reason),
-        Some(Route::Link(link)) => match rewrite::send_by(packet, &link) {
-            Some(()) => Verdict::Forward(reason, Hop::Link(link.ifindex)),
-            None => Verdict::Drop(Reason::NoRoute),
-        },
-        Some(Route::Neighbour(ifindex)) => Verdict::Forward(reason, Hop::Neighbour(ifindex)),
-        Some(Route::None) => Verdict::Drop(Reason::NoRoute),
+    if !forwards {
+        return Verdict::Deliver(reason);
+    }
+    let ifindex = way.link.ifindex;
+    if way.kind & Way::NEIGHBOUR != 0 {
+        return Verdict::Forward(reason, Hop::Neighbour(ifindex));
+    }
+    match rewrite::send_by(packet, &way.link) {
+        Some(()) => Verdict::Forward(reason, Hop::Link(ifindex)),
+        None => Verdict::Drop(Reason::NoRoute),
     }
 }
 
@@ -438,5 +480,5 @@ where
     }
     let to = tables.to(entry);
     conntrack::follow(tables, &key, entry, &to, headers);
-    send(packet, headers, &to, None, Reason::Reply)
+    send(packet, headers, &to, &Way::STACK, Reason::Reply)
 }

@@ -1,8 +1,7 @@
 //! What the socket hooks do: send a socket to an endpoint, and let it believe it talks to the frontend.
 
 use dataplane_common::{
-    Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped,
-    unmapped,
+    Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped, unmapped,
 };
 
 use crate::{
@@ -101,6 +100,7 @@ pub fn sendmsg<S: Sockets>(sockets: &mut S, name: &Name) -> Decision {
     if let Some(last) = sockets.peer(&key) {
         if sockets.is_live(EndpointId::from_bits(last.endpoint)) {
             let endpoint = Name { addr: last.addr, port: last.port };
+            unmask_as(sockets, key.cookie, &endpoint, name, last.endpoint);
             return Decision::Replace(endpoint, Reason::Established);
         }
         reason = Reason::Reselected;
@@ -110,10 +110,20 @@ pub fn sendmsg<S: Sockets>(sockets: &mut S, name: &Name) -> Decision {
         Choice::NoEndpoint => Decision::Refuse(Reason::Refused),
         Choice::Endpoint(endpoint, id) => {
             sockets.remember(&key, &peer(&endpoint, id));
-            let reply = peer_key(key.cookie, &endpoint, UDP, true);
-            sockets.remember(&reply, &peer(name, id));
+            unmask_as(sockets, key.cookie, &endpoint, name, id);
             Decision::Replace(endpoint, reason)
         }
+    }
+}
+
+/// Show the socket this endpoint as `frontend`. Two frontends may lead to one endpoint: the one that
+/// was asked last is the one that answers.
+#[inline(always)]
+fn unmask_as<S: Sockets>(sockets: &mut S, cookie: u64, endpoint: &Name, frontend: &Name, id: u32) {
+    let key = peer_key(cookie, endpoint, UDP, true);
+    let shown = peer(frontend, id);
+    if sockets.peer(&key) != Some(shown) {
+        sockets.remember(&key, &shown);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The daemon: wires sources, table, backend, devices and the HTTP server.
 
 pub mod cleanup;
+pub mod feed;
 pub mod lock;
 pub mod node;
 pub mod report;

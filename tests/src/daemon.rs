@@ -5,13 +5,14 @@ use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Output, Stdio},
+    process::{Child, ExitStatus, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -48,7 +49,7 @@ impl DaemonOptions {
         Self { binary: binary.into(), arguments: Vec::new() }
     }
 
-    /// Adds arguments.
+    /// Adds arguments, in place of the usual ones with the same flag.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
@@ -81,7 +82,7 @@ impl Daemon {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let bpffs = lab::bpffs(lab);
         let state = folder.join("state");
-        let arguments = usual_arguments(lab, manifests, &host, node);
+        let arguments = usual_arguments(lab, manifests, &host, node, &options.arguments);
         let log = folder.join("daemon.log");
         let mut daemon = Self { host, node, options, bpffs, arguments, state, log, child: None };
         daemon.start_again()?;
@@ -92,15 +93,20 @@ impl Daemon {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "the daemon of {} is running", self.node);
         self.spawn()?;
-        eventually(START_WAIT, || {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()?) {
-                bail!("it has ended with {status}");
-            }
-            self.health().map(drop)
-        })
-        .with_context(|| {
-            format!("the daemon of {} does not get healthy:\n{}", self.node, self.log())
-        })
+        let healthy = eventually(START_WAIT, || match self.ended()? {
+            // Nothing to wait for: the outer result ends the wait, the inner one is the answer.
+            Some(status) => Ok(Err(anyhow!("it has ended with {status}"))),
+            None => self.health().map(Ok),
+        });
+        let healthy = healthy.and_then(|answer| answer);
+        let log = || format!("the daemon of {} does not get healthy:\n{}", self.node, self.log());
+        healthy.map(drop).with_context(log)
+    }
+
+    /// How the process has ended, if it has.
+    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let child = self.child.as_mut().context("the daemon is not running")?;
+        child.try_wait().context("cannot ask for the daemon's end")
     }
 
     fn spawn(&mut self) -> anyhow::Result<()> {
@@ -115,6 +121,8 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share the log")?)
             .stderr(log)
+            // Ctrl-C is for the owner of the lab, who ends the daemon in its own way.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", self.options.binary.display()))?;
         self.child = Some(child);
@@ -140,6 +148,11 @@ impl Daemon {
         let status = ended.inspect_err(|_runs| drop(child.kill()))?;
         ensure!(status.success(), "the daemon ended with {status}:\n{}", self.log());
         Ok(())
+    }
+
+    /// Lets the process run on when this is dropped.
+    pub fn leave(&mut self) {
+        self.child = None;
     }
 
     /// What the daemon has logged so far, all of its runs.
@@ -174,6 +187,21 @@ impl Daemon {
         serde_json::from_str(&text).with_context(|| format!("{tool} printed no JSON: {text}"))
     }
 
+    /// Waits until packets from and to a pod on this node are translated.
+    pub fn wait_for_pod(&self, pod: &Place) -> anyhow::Result<()> {
+        let target = format!("target=\"hp{}\"", pod.name());
+        eventually(SYNC_WAIT, || {
+            let attached = self.metric("hashplane_attached", &[&target])?;
+            ensure!(
+                attached >= 2.0,
+                "{attached} programs are attached to the link of {}",
+                pod.name()
+            );
+            Ok(())
+        })
+        .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
+    }
+
     /// Waits until the kernel's maps say what `service` says.
     pub fn wait_for(&self, service: &Service) -> anyhow::Result<()> {
         let name = format!("default/{}:", service.name());
@@ -184,12 +212,14 @@ impl Daemon {
         };
         eventually(SYNC_WAIT, || {
             let endpoints = of_service(self.json("endpoints")?);
-            let live: BTreeSet<_> = endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
+            let live: BTreeSet<_> =
+                endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
             let wanted = service.ready_endpoints().into_iter();
             let wanted: BTreeSet<_> =
                 wanted.map(|(address, port, transport)| spelt(address, port, transport)).collect();
             ensure!(live == wanted, "endpoints are {live:?}, wanted {wanted:?}");
-            let frontends: BTreeSet<_> = of_service(self.json("services")?).iter().map(end).collect();
+            let frontends: BTreeSet<_> =
+                of_service(self.json("services")?).iter().map(end).collect();
             for (address, port, transport) in service.frontends() {
                 let wanted = spelt(address, port, transport);
                 ensure!(frontends.contains(&wanted), "{wanted:?} is not among {frontends:?}");
@@ -215,9 +245,22 @@ impl Daemon {
         command.output().with_context(|| format!("cannot run hashplane {arguments:?}"))
     }
 
-    /// The folder below bpffs where the programs and maps of this daemon are pinned.
-    pub fn pins(&self) -> PathBuf {
-        self.bpffs.join("hashplane")
+    /// Runs a second daemon with the same arguments, which should end at once.
+    pub fn run_second_daemon(&self) -> anyhow::Result<Output> {
+        let mut command = self.host.command("timeout");
+        command.arg("10").arg(&self.options.binary).arg("proxy").args(&self.arguments);
+        command.output().context("cannot run a second daemon")
+    }
+
+    /// Where bpffs is mounted.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The folder where the programs and maps of this daemon are pinned.
+    pub fn instance_pins(&self) -> PathBuf {
+        let abi = format!("v{}", dataplane_common::ABI);
+        self.bpffs.join("hashplane").join(abi).join(self.node.as_str())
     }
 }
 
@@ -243,13 +286,20 @@ fn spelt(address: IpAddr, port: u16, transport: Transport) -> End {
     (address.to_string(), port.into(), manifests::protocol(transport).to_owned())
 }
 
-fn usual_arguments(lab: &str, manifests: &Path, host: &Place, node: NodeName) -> Vec<String> {
-    let own = host.addresses();
+/// The arguments of every daemon of a lab, but for flags that `own` has.
+fn usual_arguments(
+    lab: &str,
+    manifests: &Path,
+    host: &Place,
+    node: NodeName,
+    own: &[String],
+) -> Vec<String> {
+    let addresses = host.addresses();
     let state = lab::node_folder(lab, node).join("state");
     [
         ("--manifests", manifests.display().to_string()),
         ("--node-name", node.to_string()),
-        ("--node-ip", format!("{},{}", own.v4, own.v6)),
+        ("--node-ip", format!("{},{}", addresses.v4, addresses.v6)),
         ("--bpffs", lab::bpffs(lab).display().to_string()),
         ("--state-dir", state.display().to_string()),
         ("--instance", node.to_string()),
@@ -260,6 +310,7 @@ fn usual_arguments(lab: &str, manifests: &Path, host: &Place, node: NodeName) ->
         ("--health-address", HEALTH.to_string()),
     ]
     .into_iter()
+    .filter(|(flag, _)| !own.iter().any(|own| own == flag))
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect()
 }

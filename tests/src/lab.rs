@@ -14,6 +14,7 @@ mod names;
 mod place;
 mod topology;
 mod wait;
+mod xdp_pass;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -22,9 +23,10 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 pub use keeper::{Keeper, keep_until_end_of_input, remove};
 pub use kernel_state::cgroup2_root;
@@ -172,6 +174,26 @@ impl Lab {
     /// Starts a node's daemon and waits until it is healthy.
     pub fn start_daemon(&self, node: NodeName, options: DaemonOptions) -> anyhow::Result<Daemon> {
         Daemon::start(&self.name, self.manifests.path(), self.host(node), node, options)
+    }
+
+    /// Leaves the lab, with what runs in its hosts, for [`remove`].
+    pub fn leave(&self) -> anyhow::Result<()> {
+        self.outside.leave()?;
+        for node in &self.nodes {
+            node.host.leave()?;
+        }
+        self.keeper.keep()
+    }
+
+    /// Starts the daemons of both nodes side by side.
+    pub fn start_daemons(&self, options: &DaemonOptions) -> anyhow::Result<[Daemon; 2]> {
+        let start = |node| self.start_daemon(node, options.clone());
+        let (a, b) = thread::scope(|scope| {
+            let b = scope.spawn(|| start(NodeName::B));
+            (start(NodeName::A), b.join())
+        });
+        let b = b.map_err(|_panic| anyhow!("the thread that starts a daemon has panicked"))?;
+        Ok([a?, b?])
     }
 
     /// Starts to describe a Service; see [`Service::write`].

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod daemon;
+pub mod demo;
 pub mod lab;
 pub mod manifests;
 pub mod skip;

@@ -167,7 +167,9 @@ impl Service {
     /// Every `ClusterIP` frontend, as (address, port, protocol).
     pub fn frontends(&self) -> Vec<(IpAddr, u16, Transport)> {
         let ports = |family| {
-            self.ports.iter().map(move |port| (self.cluster_ip(family), port.number, port.transport))
+            self.ports
+                .iter()
+                .map(move |port| (self.cluster_ip(family), port.number, port.transport))
         };
         Family::ALL.into_iter().flat_map(ports).collect()
     }
@@ -183,7 +185,10 @@ impl Service {
                 .map(move |port| (address, targets.unwrap_or(port.target), port.transport))
                 .collect::<Vec<_>>()
         };
-        ready.flat_map(|endpoint| Family::ALL.map(|family| each(endpoint, family))).flatten().collect()
+        ready
+            .flat_map(|endpoint| Family::ALL.map(|family| each(endpoint, family)))
+            .flatten()
+            .collect()
     }
 
     /// Writes Service and `EndpointSlices` into the folder, as `<name>.yaml`.

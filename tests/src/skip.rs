@@ -36,8 +36,7 @@ pub fn why_no_datapath() -> Option<&'static str> {
     if let Some(reason) = why_no_lab() {
         return Some(reason);
     }
-    let supported = aya::sys::is_program_supported(aya::programs::ProgramType::SchedClassifier);
-    if !supported.unwrap_or(false) {
+    if !can_load_programs() {
         return Some("the kernel loads no eBPF programs");
     }
     if dataplane_user::ebpf::object::object().is_err() {
@@ -49,6 +48,11 @@ pub fn why_no_datapath() -> Option<&'static str> {
 fn has_command(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// Whether the kernel loads eBPF programs for us.
+pub(crate) fn can_load_programs() -> bool {
+    aya::sys::is_program_supported(aya::programs::ProgramType::SchedClassifier).unwrap_or(false)
 }
 
 /// Whether the running test has to be skipped for `reason`; says so if it has.

@@ -1,3 +1,89 @@
-//! `cargo xtask`: set-up, tests, demo and releases.
+//! `cargo xtask`: set-up, tests, demo, benchmarks and releases.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod launch;
+mod run;
+mod say;
+mod setup;
+
+mod dist;
+mod fuzz;
+mod tally;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::test::Level;
+
+/// Set-up, tests, demo, benchmarks and releases of Hashplane.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what is missing on this machine, saying each thing it does.
+    Setup,
+    /// Build the eBPF programs and the crate that embeds them.
+    BuildEbpf,
+    /// Build a lab of network namespaces and show services at work in it.
+    Demo {
+        /// Leave the lab for looking around.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every test that this machine can run.
+    Test {
+        /// `1`: what needs neither root nor BPF. `all`: everything.
+        #[arg(long, value_enum, default_value_t = Level::All)]
+        level: Level,
+    },
+    /// What continuous integration runs: every test.
+    Ci,
+    /// Measure; the arguments go to `hashplane bench`.
+    Bench {
+        /// `packets` or `churn`, then their options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
+    /// Feed a parser with mutated packets until time is over or something breaks.
+    Fuzz {
+        /// The fuzz target; all of them in turn if none is given.
+        target: Option<String>,
+        /// How long to run each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Make a static binary with the eBPF programs inside.
+    Dist,
+    /// Check the rules of the repository that no compiler knows.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup => setup::ensure(setup::For::Tests),
+        Task::BuildEbpf => launch::build_ebpf(),
+        Task::Demo { keep } => launch::demo(keep),
+        // The summary must stay the last line, so the tests print their own failures.
+        Task::Test { level } => return test::run(level),
+        Task::Ci => return test::run(Level::All),
+        Task::Bench { arguments } => launch::bench(&arguments),
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Task::Dist => dist::run(),
+        Task::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Peer, PeerKey,
-    Reason, gate, names, reason,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Peer, PeerKey, gate,
+    names,
+    reason::{COUNTERS_MAX, REASONS_MAX},
 };
 
 #[map]
@@ -17,8 +18,7 @@ pub(super) static LIVE: Array<u32> = Array::with_max_entries(EndpointId::INDEX_M
 #[map]
 pub(super) static GATE: Array<u64> = Array::with_max_entries(gate::WORDS, 0);
 #[map]
-pub(super) static ENDPOINTS4: Array<Endpoint<4>> =
-    Array::with_max_entries(names::ENDPOINTS_MAX, 0);
+pub(super) static ENDPOINTS4: Array<Endpoint<4>> = Array::with_max_entries(names::ENDPOINTS_MAX, 0);
 #[map]
 pub(super) static ENDPOINTS6: Array<Endpoint<16>> =
     Array::with_max_entries(names::ENDPOINTS_MAX, 0);
@@ -45,7 +45,7 @@ pub(super) static PEERS: LruHashMap<PeerKey, Peer> =
     LruHashMap::with_max_entries(names::PEERS_MAX, 0);
 #[map]
 pub(super) static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(reason::COUNTERS_MAX, 0);
+    PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 
 /// Where a flow is put together before it is inserted: the 512-byte stack has no room for it.
 #[map]
@@ -57,10 +57,14 @@ pub(super) static DRAFT6: PerCpuArray<Flow<16>> = PerCpuArray::with_max_entries(
 #[map]
 pub(super) static DRAFT_ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);
 
+/// A word that a program writes and reads back (see `Packet::forget`).
+#[map]
+pub(super) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Count one packet or call.
 #[inline(always)]
-pub(super) fn count(hook: Hook, why: Reason) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(reason::counter(hook, why)) {
+pub(super) fn count(hook: Hook, reason: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(hook as u32 * REASONS_MAX + reason) {
         // SAFETY: the pointer is to this CPU's own counter, aligned and alive for the whole
         // program run; programs are not preempted by themselves on one CPU.
         unsafe { *counter += 1 };

@@ -11,6 +11,8 @@ use aya_ebpf::{
 };
 use dataplane_ebpf::{checksum::Change, packet::Packet};
 
+use super::maps::SCRATCH;
+
 /// Bytes that hold every header we read: Ethernet, IP with options, TCP.
 const HEADERS_LEN: u32 = 14 + 60 + 20;
 
@@ -49,7 +51,8 @@ impl Packet for Skb<'_> {
     fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         let skb = self.0.skb.skb;
         // SAFETY: the context is the kernel's own and lives as long as the program runs.
-        let (data, end) = unsafe { (load(&raw const (*skb).data), load(&raw const (*skb).data_end)) };
+        let (data, end) =
+            unsafe { (load(&raw const (*skb).data), load(&raw const (*skb).data_end)) };
         let start = data + offset;
         if start + N > end {
             return None;
@@ -64,6 +67,20 @@ impl Packet for Skb<'_> {
         // SAFETY: the context is the kernel's own; no window outlives this call (`&mut self`).
         let changed = unsafe { bpf_skb_change_tail(self.0.skb.skb, len as u32, 0) };
         (changed == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, value: u64) -> u64 {
+        let skb = self.0.skb.skb;
+        // SAFETY: `cb` is scratch space of the program that runs, five words long.
+        let cb = unsafe { (&raw mut (*skb).cb).cast::<u32>() };
+        // SAFETY: as above.
+        unsafe { cb.write_volatile(value as u32) };
+        // SAFETY: as above.
+        unsafe { cb.add(1).write_volatile((value >> 32) as u32) };
+        // SAFETY: as above.
+        let (low, high) = unsafe { (cb.read_volatile(), cb.add(1).read_volatile()) };
+        u64::from(low) | (u64::from(high) << 32)
     }
 
     #[inline(always)]
@@ -110,6 +127,15 @@ impl Packet for Buffer<'_> {
         }
         // SAFETY: as for `Skb`.
         Some(unsafe { &mut *(start as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn forget(&mut self, value: u64) -> u64 {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return value };
+        // SAFETY: this CPU's own value, which nothing else uses.
+        unsafe { scratch.write_volatile(value) };
+        // SAFETY: as above.
+        unsafe { scratch.read_volatile() }
     }
 
     #[inline(always)]

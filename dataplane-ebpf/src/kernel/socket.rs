@@ -3,18 +3,19 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_ANY,
-    helpers::{
-        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
-    },
+    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use dataplane_common::{Config, Hook, Peer, PeerKey, Reason, mapped, unmapped};
-use dataplane_ebpf::{
-    sockets::{Decision, Name, Sockets, connect, sendmsg, unmask},
-};
+use dataplane_ebpf::sockets::{Decision, Name, Sockets, connect, sendmsg, unmask};
 
-use super::{log::log, maps, maps::count, tables::{Maps, words}};
+use super::{
+    log::log,
+    maps,
+    maps::count,
+    tables::{Maps, words},
+};
 
 /// The call goes on.
 const ALLOW: i32 = 1;
@@ -169,7 +170,8 @@ fn finish6(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
         let words = words(&name.addr);
         for (number, word) in words.into_iter().enumerate() {
             // SAFETY: as for `finish4`, and `number` is below the field's length.
-            let field = unsafe { (&raw mut (*context.sock_addr).user_ip6).cast::<u32>().add(number) };
+            let field =
+                unsafe { (&raw mut (*context.sock_addr).user_ip6).cast::<u32>().add(number) };
             // SAFETY: as above. Volatile, since the kernel allows one word at a time in every hook,
             // and the compiler would write two.
             unsafe { field.write_volatile(word) };
@@ -187,8 +189,8 @@ fn set_port(context: &SockAddrContext, port: [u8; 2]) {
 
 #[inline(always)]
 fn finish(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
-    count(hook, decision.reason());
-    log(context, hook, decision.reason());
+    count(hook, decision.reason() as u32);
+    log(context, hook, decision.reason() as u32);
     match decision {
         Decision::Keep(_) | Decision::Replace(..) => ALLOW,
         Decision::Refuse(Reason::Refused) => refuse(),

@@ -3,7 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, bpf_fib_lookup as FibLookup, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
+    bindings::{
+        BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST,
+        bpf_fib_lookup as FibLookup,
+    },
     helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
 };
 use dataplane_common::{
@@ -17,6 +20,10 @@ use super::maps;
 const EEXIST: i32 = -17;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+/// A key on the stack, where the kernel takes 8 bytes at a time only if they are aligned.
+#[repr(C, align(8))]
+struct Aligned<T>(T);
 
 /// The maps, seen from one program run.
 pub(super) struct Maps {
@@ -68,9 +75,10 @@ macro_rules! tables {
 
             #[inline(always)]
             fn frontend(&self, key: &FrontendKey<$len>) -> Option<Frontend> {
+                let key = Aligned(*key);
                 // SAFETY: the value is copied out at once; a racing update leaves old or new bytes
                 // of each word, and user space writes a frontend as a whole.
-                unsafe { maps::$frontends.get(key) }.copied()
+                unsafe { maps::$frontends.get(&key.0) }.copied()
             }
 
             #[inline(always)]
@@ -80,7 +88,8 @@ macro_rules! tables {
 
             #[inline(always)]
             fn is_node_address(&self, addr: &[u8; $len]) -> bool {
-                maps::$addresses.get_ptr(addr).is_some()
+                let addr = Aligned(*addr);
+                maps::$addresses.get_ptr(&addr.0).is_some()
             }
 
             #[inline(always)]
@@ -166,12 +175,7 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn insert(
-                &mut self,
-                key: &FlowKey<$len>,
-                to: &Tuple<$len>,
-                origin: &Origin,
-            ) -> bool {
+            fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
                 // SAFETY: as for `insert_new`.
                 let flow = unsafe { &mut *draft };

@@ -11,10 +11,16 @@ use dataplane_common::{Config, Hook, Reason};
 use dataplane_ebpf::{
     answer,
     headers::{self, Family},
-    pipeline::{self, Hop, Step, Verdict, egress, known4, known6},
+    pipeline::{self, Step, Verdict, egress, known4, known6},
 };
 
-use super::{log::log, maps, maps::count, packet::Skb, tables::Maps};
+use super::{
+    log::log,
+    maps::{self, count},
+    outcome::{Kind, Outcome},
+    packet::Skb,
+    tables::Maps,
+};
 
 /// Go on with the next program, and with the stack behind the last one (`TCX_NEXT`).
 const NEXT: i32 = -1;
@@ -33,17 +39,17 @@ fn nic_ingress(context: TcContext) -> i32 {
 
 #[classifier]
 fn pod_egress(context: TcContext) -> i32 {
-    leave(&context, Hook::PodEgress, &mut tables(&context))
+    leave(&context, Hook::PodEgress)
 }
 
 #[classifier]
 fn nic_egress(context: TcContext) -> i32 {
-    let mut tables = tables(&context);
     // Only endpoints with the node's own address answer through the stack and a NIC.
     if maps::CONFIG.get(0).is_none_or(|config| config.flags & Config::HOST_ENDPOINTS == 0) {
-        return finish(&context, Hook::NicEgress, Verdict::Pass(Reason::NotAReply));
+        count(Hook::NicEgress, Reason::NotAReply as u32);
+        return NEXT;
     }
-    leave(&context, Hook::NicEgress, &mut tables)
+    leave(&context, Hook::NicEgress)
 }
 
 #[inline(always)]
@@ -51,97 +57,95 @@ fn arrive(context: &TcContext, hook: Hook) -> i32 {
     let mut packet = Skb(context);
     packet.pull_headers();
     let skb = context.skb.skb;
-    let mut action = match headers::family(&mut packet) {
-        Ok(Family::V4) => {
-            let mut action = step4(skb, hook);
-            if action >= FIRST {
-                action = first4(skb, hook, action);
-            }
-            return if action == REFUSE { refuse4(skb, hook) } else { action };
-        }
-        Ok(Family::V6) => step6(skb, hook),
-        Err(reason) => return finish(context, hook, Verdict::Pass(reason)),
+    let outcome = match headers::family(&mut packet) {
+        Ok(Family::V4) => arrive4(skb),
+        Ok(Family::V6) => arrive6(skb),
+        Err(reason) => Outcome::of(Step::Done(Verdict::Pass(reason))),
     };
-    if action >= FIRST {
-        action = first6(skb, hook, action);
-    }
-    if action == REFUSE { refuse6(skb, hook) } else { action }
+    act(skb, hook, outcome.0)
 }
 
-/// What a step returns beside an action: the flow begins ...
-const FIRST: i32 = 0x101;
-/// ... since the one before has lost its endpoint ...
-const RESELECT: i32 = 0x102;
-/// ... or the packet is refused.
-const REFUSE: i32 = 0x100;
+#[inline(always)]
+fn arrive4(skb: *mut __sk_buff) -> Outcome {
+    let mut outcome = Outcome(step4(skb));
+    if outcome.kind() == Kind::First {
+        outcome = Outcome(first4(skb, outcome.reason()));
+    }
+    if outcome.kind() == Kind::Refuse {
+        outcome = Outcome(refuse4(skb));
+    }
+    outcome
+}
+
+#[inline(always)]
+fn arrive6(skb: *mut __sk_buff) -> Outcome {
+    let mut outcome = Outcome(step6(skb));
+    if outcome.kind() == Kind::First {
+        outcome = Outcome(first6(skb, outcome.reason()));
+    }
+    if outcome.kind() == Kind::Refuse {
+        outcome = Outcome(refuse6(skb));
+    }
+    outcome
+}
 
 // Each step is a function of its own in the kernel too: see `Step`.
 
 #[inline(never)]
-fn step4(skb: *mut __sk_buff, hook: Hook) -> i32 {
+fn step4(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    let step = known4(&mut Skb(&context), &mut tables(&context));
-    act(&context, hook, step)
+    Outcome::of(known4(&mut Skb(&context), &mut tables(&context))).0
 }
 
 #[inline(never)]
-fn step6(skb: *mut __sk_buff, hook: Hook) -> i32 {
+fn step6(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    let step = known6(&mut Skb(&context), &mut tables(&context));
-    act(&context, hook, step)
+    Outcome::of(known6(&mut Skb(&context), &mut tables(&context))).0
 }
 
 #[inline(never)]
-fn first4(skb: *mut __sk_buff, hook: Hook, action: i32) -> i32 {
+fn first4(skb: *mut __sk_buff, reason: u32) -> u64 {
     let context = TcContext::new(skb);
-    let reason = reason(action);
-    let step = pipeline::first4(&mut Skb(&context), &mut tables(&context), reason);
-    act(&context, hook, step)
+    let reason = begun(reason);
+    Outcome::of(pipeline::first4(&mut Skb(&context), &mut tables(&context), reason)).0
 }
 
 #[inline(never)]
-fn first6(skb: *mut __sk_buff, hook: Hook, action: i32) -> i32 {
+fn first6(skb: *mut __sk_buff, reason: u32) -> u64 {
     let context = TcContext::new(skb);
-    let reason = reason(action);
-    let step = pipeline::first6(&mut Skb(&context), &mut tables(&context), reason);
-    act(&context, hook, step)
+    let reason = begun(reason);
+    Outcome::of(pipeline::first6(&mut Skb(&context), &mut tables(&context), reason)).0
 }
 
 #[inline(never)]
-fn refuse4(skb: *mut __sk_buff, hook: Hook) -> i32 {
+fn refuse4(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    let verdict = answer::refuse4(&mut Skb(&context));
-    finish(&context, hook, verdict)
+    Outcome::of(Step::Done(answer::refuse4(&mut Skb(&context)))).0
 }
 
 #[inline(never)]
-fn refuse6(skb: *mut __sk_buff, hook: Hook) -> i32 {
+fn refuse6(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    let verdict = answer::refuse6(&mut Skb(&context));
-    finish(&context, hook, verdict)
+    Outcome::of(Step::Done(answer::refuse6(&mut Skb(&context)))).0
+}
+
+/// Why a flow begins.
+#[inline(always)]
+fn begun(reason: u32) -> Reason {
+    if reason == Reason::Reselected as u32 { Reason::Reselected } else { Reason::New }
 }
 
 #[inline(always)]
-fn act(context: &TcContext, hook: Hook, step: Step) -> i32 {
-    match step {
-        Step::Done(verdict) => finish(context, hook, verdict),
-        Step::First(Reason::Reselected) => RESELECT,
-        Step::First(_) => FIRST,
-        Step::Refuse => REFUSE,
-    }
+fn leave(context: &TcContext, hook: Hook) -> i32 {
+    Skb(context).pull_headers();
+    let skb = context.skb.skb;
+    act(skb, hook, answer_back(skb))
 }
 
-#[inline(always)]
-fn reason(action: i32) -> Reason {
-    if action == RESELECT { Reason::Reselected } else { Reason::New }
-}
-
-#[inline(always)]
-fn leave(context: &TcContext, hook: Hook, tables: &mut Maps) -> i32 {
-    let mut packet = Skb(context);
-    packet.pull_headers();
-    let verdict = egress(&mut packet, tables);
-    finish(context, hook, verdict)
+#[inline(never)]
+fn answer_back(skb: *mut __sk_buff) -> u64 {
+    let context = TcContext::new(skb);
+    Outcome::of(Step::Done(egress(&mut Skb(&context), &mut tables(&context)))).0
 }
 
 #[inline(always)]
@@ -155,19 +159,23 @@ fn ifindex(context: &TcContext) -> u32 {
     unsafe { (*context.skb.skb).ifindex }
 }
 
-#[inline(always)]
-fn finish(context: &TcContext, hook: Hook, verdict: Verdict) -> i32 {
-    count(hook, verdict.reason());
-    log(context, hook, verdict.reason());
-    match verdict {
-        Verdict::Pass(_) | Verdict::Deliver(_) => NEXT,
-        Verdict::Forward(_, Hop::Link(ifindex)) => redirect(ifindex),
-        Verdict::Forward(_, Hop::Neighbour(ifindex)) => {
+/// A function of its own as well: its stack is not needed while the steps run.
+#[inline(never)]
+fn act(skb: *mut __sk_buff, hook: Hook, outcome: u64) -> i32 {
+    let (context, outcome) = (&TcContext::new(skb), Outcome(outcome));
+    count(hook, outcome.reason());
+    log(context, hook, outcome.reason());
+    match outcome.kind() {
+        Kind::Stack => NEXT,
+        Kind::Link => redirect(outcome.ifindex()),
+        Kind::Neighbour => {
             // SAFETY: no next hop is given, so the kernel looks it up by the packet's destination.
-            unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+            unsafe {
+                bpf_redirect_neigh(outcome.ifindex(), core::ptr::null_mut(), 0, 0) as i32
+            }
         }
-        Verdict::Answer(_) => redirect(ifindex(context)),
-        Verdict::Drop(_) => SHOT,
+        Kind::Answer => redirect(ifindex(context)),
+        Kind::Drop | Kind::First | Kind::Refuse => SHOT,
     }
 }
 

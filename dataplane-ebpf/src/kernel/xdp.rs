@@ -8,104 +8,88 @@ use aya_ebpf::{
 };
 use dataplane_common::{Hook, Reason};
 use dataplane_ebpf::{
-    answer,
     headers::{self, Family},
-    pipeline::{self, Hop, Step, Verdict, known4, known6},
+    pipeline::{self, Step, Verdict, known4, known6},
 };
 
-use super::{log::log, maps::count, packet::Buffer, tables::Maps};
+use super::{
+    log::log,
+    maps::count,
+    outcome::{Kind, Outcome},
+    packet::Buffer,
+    tables::Maps,
+};
 
 #[xdp(frags)]
 fn nic_xdp(context: XdpContext) -> u32 {
     let buffer = context.as_ptr().cast();
-    match headers::family(&mut Buffer(&context)) {
-        Ok(Family::V4) => {
-            let mut action = step4(buffer);
-            if action == FIRST {
-                action = first4(buffer);
-            }
-            if action == REFUSE { refuse4(buffer) } else { action }
-        }
-        Ok(Family::V6) => {
-            let mut action = step6(buffer);
-            if action == FIRST {
-                action = first6(buffer);
-            }
-            if action == REFUSE { refuse6(buffer) } else { action }
-        }
-        Err(reason) => finish(&context, Verdict::Pass(reason)),
+    let outcome = match headers::family(&mut Buffer(&context)) {
+        Ok(Family::V4) => arrive4(buffer),
+        Ok(Family::V6) => arrive6(buffer),
+        Err(reason) => Outcome::of(Step::Done(Verdict::Pass(reason))),
+    };
+    act(buffer, outcome.0)
+}
+
+/// A function of its own as well: its stack is not needed while the steps run.
+#[inline(never)]
+fn act(buffer: *mut xdp_md, outcome: u64) -> u32 {
+    let mut outcome = Outcome(outcome);
+    if outcome.kind() == Kind::Refuse {
+        // Drivers may have no room for an answer that is longer than the packet; TC has.
+        outcome = Outcome::of(Step::Done(Verdict::Pass(Reason::LeftToTc)));
+    }
+    count(Hook::NicXdp, outcome.reason());
+    log(&XdpContext::new(buffer), Hook::NicXdp, outcome.reason());
+    match outcome.kind() {
+        Kind::Stack => xdp_action::XDP_PASS,
+        // No other device and no unknown neighbour: `Node::can_leave_by` says so.
+        Kind::Link | Kind::Neighbour => xdp_action::XDP_TX,
+        Kind::Answer | Kind::Drop | Kind::First | Kind::Refuse => xdp_action::XDP_DROP,
     }
 }
 
-/// What a step returns beside an action: the flow begins ...
-const FIRST: u32 = 0x101;
-/// ... or the packet is refused.
-const REFUSE: u32 = 0x100;
+#[inline(always)]
+fn arrive4(buffer: *mut xdp_md) -> Outcome {
+    let outcome = Outcome(step4(buffer));
+    if outcome.kind() == Kind::First { Outcome(first4(buffer)) } else { outcome }
+}
+
+#[inline(always)]
+fn arrive6(buffer: *mut xdp_md) -> Outcome {
+    let outcome = Outcome(step6(buffer));
+    if outcome.kind() == Kind::First { Outcome(first6(buffer)) } else { outcome }
+}
 
 // Each step is a function of its own in the kernel too: see `Step`.
 
 #[inline(never)]
-fn step4(buffer: *mut xdp_md) -> u32 {
+fn step4(buffer: *mut xdp_md) -> u64 {
     let context = XdpContext::new(buffer);
-    act(&context, known4(&mut Buffer(&context), &mut tables(&context)))
+    Outcome::of(known4(&mut Buffer(&context), &mut tables(&context))).0
 }
 
 #[inline(never)]
-fn step6(buffer: *mut xdp_md) -> u32 {
+fn step6(buffer: *mut xdp_md) -> u64 {
     let context = XdpContext::new(buffer);
-    act(&context, known6(&mut Buffer(&context), &mut tables(&context)))
+    Outcome::of(known6(&mut Buffer(&context), &mut tables(&context))).0
 }
 
 #[inline(never)]
-fn first4(buffer: *mut xdp_md) -> u32 {
+fn first4(buffer: *mut xdp_md) -> u64 {
     let context = XdpContext::new(buffer);
-    act(&context, pipeline::first4(&mut Buffer(&context), &mut tables(&context), Reason::New))
+    let step = pipeline::first4(&mut Buffer(&context), &mut tables(&context), Reason::New);
+    Outcome::of(step).0
 }
 
 #[inline(never)]
-fn first6(buffer: *mut xdp_md) -> u32 {
+fn first6(buffer: *mut xdp_md) -> u64 {
     let context = XdpContext::new(buffer);
-    act(&context, pipeline::first6(&mut Buffer(&context), &mut tables(&context), Reason::New))
-}
-
-#[inline(never)]
-fn refuse4(buffer: *mut xdp_md) -> u32 {
-    let context = XdpContext::new(buffer);
-    let verdict = answer::refuse4(&mut Buffer(&context));
-    finish(&context, verdict)
-}
-
-#[inline(never)]
-fn refuse6(buffer: *mut xdp_md) -> u32 {
-    let context = XdpContext::new(buffer);
-    let verdict = answer::refuse6(&mut Buffer(&context));
-    finish(&context, verdict)
-}
-
-#[inline(always)]
-fn act(context: &XdpContext, step: Step) -> u32 {
-    match step {
-        Step::Done(verdict) => finish(context, verdict),
-        Step::First(_) => FIRST,
-        Step::Refuse => REFUSE,
-    }
+    let step = pipeline::first6(&mut Buffer(&context), &mut tables(&context), Reason::New);
+    Outcome::of(step).0
 }
 
 #[inline(always)]
 fn tables(context: &XdpContext) -> Maps {
     Maps { context: context.as_ptr(), ifindex: context.ingress_ifindex() as u32, is_xdp: true }
-}
-
-#[inline(always)]
-fn finish(context: &XdpContext, verdict: Verdict) -> u32 {
-    count(Hook::NicXdp, verdict.reason());
-    log(context, Hook::NicXdp, verdict.reason());
-    match verdict {
-        // `ingress` hands nothing rewritten to the stack from here, and asks for no other device.
-        Verdict::Pass(_) | Verdict::Deliver(_) => xdp_action::XDP_PASS,
-        Verdict::Forward(_, Hop::Link(_) | Hop::Neighbour(_)) | Verdict::Answer(_) => {
-            xdp_action::XDP_TX
-        }
-        Verdict::Drop(_) => xdp_action::XDP_DROP,
-    }
 }

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 use tokio::{sync::watch, time};
 
 use super::{
-    Settings, Shared, lock,
+    Settings, Shared,
+    feed::{self, Fed},
+    lock,
     node::{Facts, config, write_addresses, write_config},
     settings::socket_path,
 };
@@ -18,6 +20,7 @@ use crate::{
         pin::{self, Pins},
     },
     http::{self, Context, ListenError},
+    source,
 };
 
 /// Between two attempts to attach what failed, at first and at most.
@@ -47,6 +50,9 @@ pub enum Error {
     /// A map.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// The source of objects.
+    #[error(transparent)]
+    Source(#[from] source::Error),
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -103,7 +109,9 @@ impl Node {
             Self { shared, pins, addresses, sender, facts, watch, attacher, maps, _lock: lock };
         let devices = node.watch.devices().borrow().clone();
         node.apply(&devices)?;
-        super::sync::spawn_sweep(&node.pins)?;
+        let events = feed::start(settings, node.addresses.clone(), node.shared.clone()).await?;
+        let table = Fed::new(settings, node.shared.clone());
+        super::sync::spawn(table, &node.pins, events, node.shared.clone())?;
         Ok(node)
     }
 

@@ -1,26 +1,18 @@
-//! Runs the loop and the sweep of flows, and reports what they do.
+//! Runs the loop, and reports what it does.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::{
-    sync::{mpsc, watch},
-    time,
-};
+use tokio::sync::{mpsc, watch};
 
-use super::Shared;
+use super::{Shared, feed::destroy_sockets};
 use crate::{
     ebpf::{
-        attach::chain,
-        flows::sweep,
-        maps::{KernelMaps, MapError, MapWriter},
+        maps::{KernelMaps, MapError},
         pin::Pins,
     },
     sync::{Pace, Status, Sync, Table},
-    view::{self, ServiceName},
+    view::ServiceName,
 };
-
-/// Between two looks at all flows.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Starts the loop on the maps of `pins`; it ends when every sender of `events` is gone.
 pub fn spawn<T>(
@@ -33,38 +25,13 @@ where
     T: Table + Send + 'static,
     T::Event: Send,
 {
-    let sync = Sync::new(table, KernelMaps::from_pins(&pins.maps())?, Pace::default())?;
+    let mut sync = Sync::new(table, KernelMaps::from_pins(&pins.maps())?, Pace::default())?;
+    let (departed, batches) = mpsc::unbounded_channel();
+    sync.send_departed(departed);
+    tokio::spawn(destroy_sockets(KernelMaps::from_pins(&pins.maps())?, batches));
     tokio::spawn(follow(sync.status(), shared));
     tokio::spawn(async move { drop(sync.run(events).await) });
     Ok(())
-}
-
-/// Expires flows for ever.
-pub fn spawn_sweep(pins: &Pins) -> Result<(), MapError> {
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    tokio::spawn(async move {
-        let mut pause = time::interval(SWEEP);
-        pause.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        loop {
-            pause.tick().await;
-            // A full table takes a while to read.
-            let swept = tokio::task::spawn_blocking(move || {
-                let result = sweep_once(&mut maps);
-                (maps, result)
-            });
-            let Ok((back, result)) = swept.await else { return };
-            maps = back;
-            if let Err(error) = result {
-                tracing::warn!(error = chain(&error), "cannot sweep the flows");
-            }
-        }
-    });
-    Ok(())
-}
-
-fn sweep_once(maps: &mut impl MapWriter) -> Result<(), MapError> {
-    let Ok(now) = view::read::now_ticks() else { return Ok(()) };
-    sweep(maps, now).map(drop)
 }
 
 async fn follow(mut status: watch::Receiver<Status>, shared: Shared) {

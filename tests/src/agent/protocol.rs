@@ -70,6 +70,8 @@ pub enum Op {
     },
     /// Ask again and again, from several threads, until `StopLoad`.
     StartLoad(Load),
+    /// Serve on after the end of the input.
+    Outlive,
     /// End a load and count what happened.
     StopLoad {
         /// The number that `StartLoad` gave.

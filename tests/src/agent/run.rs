@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::SigSet,
+};
 
 use super::{
     protocol::{Request, Response},
@@ -26,8 +29,12 @@ pub fn run_if_asked() -> anyhow::Result<bool> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["lab-agent", netns, cgroup] => {
-            enter(netns, cgroup)?;
-            serve_input()?;
+            match enter(netns, cgroup) {
+                Ok(()) => serve_input()?,
+                // The lab was removed before its agent was in it: nobody is left to serve.
+                Err(_) if !Path::new(cgroup).is_dir() => {}
+                Err(error) => return Err(error),
+            }
             Ok(true)
         }
         ["lab-run", netns, cgroup, program, rest @ ..] => {
@@ -47,8 +54,10 @@ pub fn run_if_asked() -> anyhow::Result<bool> {
     }
 }
 
-/// Moves this process into a network namespace and a cgroup.
+/// Moves this process into a network namespace and a cgroup, with no signal blocked: the owner of
+/// the lab may block some of its own.
 fn enter(netns: &str, cgroup: &str) -> anyhow::Result<()> {
+    SigSet::all().thread_unblock().context("cannot unblock signals")?;
     let namespace = File::open(Path::new("/run/netns").join(netns))
         .with_context(|| format!("cannot open the network namespace {netns}"))?;
     setns(namespace, CloneFlags::CLONE_NEWNET)
@@ -74,6 +83,9 @@ fn serve_input() -> anyhow::Result<()> {
                 let _ = io::stdout().lock().write_all(text.as_bytes());
             }
         });
+    }
+    while held.outlives() {
+        thread::park();
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Held {
     servers: Servers,
+    outlives: AtomicBool,
     numbers: AtomicU64,
     sockets: Mutex<BTreeMap<u64, Arc<Mutex<Socket>>>>,
     loads: Mutex<BTreeMap<u64, Running>>,
@@ -55,6 +56,10 @@ impl Held {
                 locked(&self.sockets).remove(&socket);
                 Ok(Reply::Done)
             }
+            Op::Outlive => {
+                self.outlives.store(true, Ordering::Relaxed);
+                Ok(Reply::Done)
+            }
             Op::StartLoad(load) => {
                 let number = self.number();
                 locked(&self.loads).insert(number, Running::start(&load));
@@ -65,6 +70,11 @@ impl Held {
                 Ok(Reply::Loaded(running.ok_or_else(|| unknown("load", load))?.stop()))
             }
         }
+    }
+
+    /// Whether the agent should serve on after the end of its input.
+    pub(super) fn outlives(&self) -> bool {
+        self.outlives.load(Ordering::Relaxed)
     }
 
     fn number(&self) -> u64 {

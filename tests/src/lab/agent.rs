@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -40,6 +41,8 @@ impl Agent {
             .arg(cgroup)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // Ctrl-C is for the owner of the lab.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {} as an agent", tool.display()))?;
         let stdin = child.stdin.take().context("the agent has no input")?;
@@ -65,6 +68,13 @@ impl Agent {
 
     pub(super) fn id(&self) -> Option<u32> {
         locked(&self.process).as_ref().map(|(child, _)| child.id())
+    }
+
+    /// Lets the process run on after this one.
+    pub(super) fn leave(&self) -> Result<(), Failure> {
+        self.call(Op::Outlive)?;
+        locked(&self.process).take();
+        Ok(())
     }
 
     /// Ends the process and all of its sockets.

@@ -14,6 +14,8 @@ use super::names;
 
 /// How long the processes of a cgroup may take to end after they were killed.
 const KILL_WAIT: Duration = Duration::from_secs(3);
+/// How often the removal of cgroups is tried.
+const REMOVE_TRIES: usize = 5;
 
 /// Where cgroup2 is mounted.
 pub fn cgroup2_root() -> Option<PathBuf> {
@@ -41,8 +43,16 @@ pub(super) fn prepare(lab: &str) -> anyhow::Result<()> {
 pub(super) fn remove(lab: &str) -> anyhow::Result<()> {
     let cgroup = names::cgroup(lab, Path::new(""));
     if cgroup.is_dir() {
-        kill_all(&cgroup)?;
-        remove_tree(&cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))?;
+        // A process that was on its way into a cgroup keeps it busy until it is killed too.
+        let attempt = || {
+            kill_all(&cgroup)?;
+            remove_tree(&cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))
+        };
+        let removed = (0..REMOVE_TRIES).map(|_| attempt()).find(Result::is_ok);
+        // Another process may be removing the same lab.
+        if removed.is_none() && cgroup.is_dir() {
+            attempt()?;
+        }
     }
     let folder = names::folder(lab);
     let bpffs = folder.join("bpf");

@@ -214,6 +214,11 @@ impl Place {
         Ok(RunningLoad { place: Arc::clone(self), number })
     }
 
+    /// Lets this place serve on when the lab's owner ends.
+    pub fn leave(&self) -> Result<(), Failure> {
+        self.agent.leave()
+    }
+
     /// Ends every process here.
     pub(super) fn end(&self) {
         self.agent.end();

@@ -15,7 +15,9 @@ use super::{
     names::{self, NodeName},
     place::Addresses,
     wait::within,
+    xdp_pass,
 };
+use crate::skip::can_load_programs;
 
 /// MAC address of the host's end of every pod link; pods know it as their gateway's.
 const POD_GATEWAY_MAC: &str = "ee:ee:ee:ee:ee:ee";
@@ -69,9 +71,16 @@ pub(super) fn build(lab: &str, rp_filter: u8) -> anyhow::Result<()> {
         ),
     )?;
     // As on a wire, packets that reach a NIC carry whole checksums and are no longer than the MTU.
-    // NAPI on the far ends (with GRO) lets XDP programs of the nodes send by them.
     for port in ["nodeA", "nodeB", "outside"] {
-        ethtool(&fabric, &["-K", port, "tx", "off", "gro", "on"])?;
+        ethtool(&fabric, &["-K", port, "tx", "off"])?;
+    }
+    if can_load_programs() {
+        let program = names::folder(lab).join("bpf/pass");
+        xdp_pass::pin(&program)?;
+        let program = program.display();
+        let attach =
+            ["nodeA", "nodeB"].map(|port| format!("link set dev {port} xdpdrv pinned {program}\n"));
+        ip_batch(&fabric, &attach.concat())?;
     }
     ethtool(&outside, &["-K", "eth0", "tx", "off"])
 }
@@ -159,10 +168,13 @@ pub(super) fn offload(netns: &str, device: &str, feature: &str, on: bool) -> any
 
 /// Deletes a namespace with its links, if it is there.
 pub(super) fn remove_namespace(netns: &str) -> anyhow::Result<()> {
-    if Path::new("/run/netns").join(netns).exists() {
-        run(Command::new("ip").args(["netns", "delete", netns]))?;
+    let path = Path::new("/run/netns").join(netns);
+    if !path.exists() {
+        return Ok(());
     }
-    Ok(())
+    let deleted = run(Command::new("ip").args(["netns", "delete", netns]));
+    // Another process may be removing the same lab.
+    if path.exists() { deleted } else { Ok(()) }
 }
 
 fn add_namespace(netns: &str, routes: bool, rp_filter: u8) -> anyhow::Result<()> {

@@ -69,8 +69,7 @@ where
     let mut slot = 0;
     for (number, count) in (1u8..).zip(counts) {
         let flags = if number > 3 { Frontend::MASQUERADE } else { 0 };
-        let frontend =
-            Frontend { base: slot, count, flags, service: u32::from(number) + first };
+        let frontend = Frontend { base: slot, count, flags, service: u32::from(number) + first };
         for protocol in [TCP, UDP] {
             let key = if number > 3 {
                 FrontendKey::any_node_address(30_000 + u16::from(number), protocol)
@@ -221,7 +220,8 @@ fn compare<const N: usize>(rig: &mut Rig, map: &'static str, family: &Family<N>)
     let kernel: BTreeMap<FlowKey<N>, Flow<N>> =
         rig.maps.entries(map).unwrap().into_iter().collect();
     let timeless = |flows: &BTreeMap<FlowKey<N>, Flow<N>>| -> BTreeMap<FlowKey<N>, Flow<N>> {
-        let without = |flow: &Flow<N>| Flow { seen: 0, link_seen: u32::from(flow.link_seen != 0), ..*flow };
+        let without =
+            |flow: &Flow<N>| Flow { seen: 0, link_seen: u32::from(flow.link_seen != 0), ..*flow };
         flows.iter().map(|(key, flow)| (*key, without(flow))).collect()
     };
     assert_eq!(timeless(&kernel), timeless(&family.flows), "{map}");

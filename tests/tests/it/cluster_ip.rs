@@ -141,7 +141,7 @@ fn two_services_on_one_endpoint_never_mix_up_one_client_port() {
         world.apply(&service);
         service
     });
-    let packets = world.pod_without_hooks("packets", NodeName::A);
+    let [_, packets] = world.clients();
     for family in Family::ALL {
         let frontends = services.each_ref().map(|service| service.frontend(family, 80));
         let from = Some(packets.addresses().port(family, 20_081));
@@ -165,7 +165,8 @@ fn two_services_on_one_endpoint_never_mix_up_one_client_port() {
             let socket = client.udp_unconnected(frontends[0], Asking::default()).unwrap();
             for to in frontends.into_iter().cycle().take(6) {
                 let answer = socket.ask_to(to);
-                let answer = answer.unwrap_or_else(|error| panic!("{} {to}: {error}", client.name()));
+                let answer =
+                    answer.unwrap_or_else(|error| panic!("{} {to}: {error}", client.name()));
                 assert_eq!(answer.peer, to, "{}: who answers must be who was asked", client.name());
             }
         }
@@ -254,4 +255,40 @@ fn without_socket_hooks_packets_are_translated() {
             ask_all(&client, transport, web.frontend(family, 80), &[&near, &far], what);
         });
     }
+}
+
+#[test]
+fn a_kernel_without_tcx_is_served_by_clsact() {
+    if skipped() {
+        return;
+    }
+    let world = World::with(&["--tc", "clsact", "--xdp", "off"]);
+    let near = world.server("near", NodeName::A, 8080);
+    let far = world.server("far", NodeName::B, 8080);
+    let web = world.lab.service("web").node_port("http", 80, 8080, 30_080);
+    let web = web.endpoint(&near).endpoint(&far);
+    world.apply(&web);
+    let (outside, node) = (world.lab.outside(), world.host(NodeName::A).addresses());
+    for client in world.clients() {
+        each(|family, transport, what| {
+            ask_all(&client, transport, web.frontend(family, 80), &[&near, &far], what);
+            ask_all(&outside, transport, node.port(family, 30_080), &[&near, &far], what);
+        });
+    }
+}
+
+#[test]
+fn a_cluster_ip_that_is_routed_to_a_node_leads_to_its_pods() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    world.lab.route_cluster_ips_from_outside().unwrap();
+    let near = world.server("near", NodeName::A, 8080);
+    let web = world.lab.service("web").port("http", 80, 8080).endpoint(&near);
+    world.apply(&web);
+    each(|family, transport, what| {
+        let answer = ask(&world.lab.outside(), transport, web.frontend(family, 80), what);
+        assert_eq!(answer.seen.pod, "near");
+    });
 }

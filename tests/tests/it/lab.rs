@@ -1,6 +1,6 @@
 //! The lab itself, before any daemon runs in it.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{process::Command, sync::Arc, time::Duration};
 
 use hashplane_tests::{
     Place,
@@ -9,7 +9,7 @@ use hashplane_tests::{
     skip,
 };
 
-use crate::support::{assert_refused, lab};
+use crate::support::{assert_refused, lab, traces};
 
 #[test]
 fn the_lab_itself_routes() {
@@ -119,14 +119,4 @@ fn nothing_of_a_lab_is_left_when_its_owner_is_killed() {
         Ok(())
     })
     .unwrap();
-}
-
-/// Whatever on this machine has the lab's name.
-fn traces(lab: &str) -> Vec<String> {
-    let cgroups = hashplane_tests::lab::cgroup2_root().unwrap();
-    let folders = [Path::new("/run/netns"), &std::env::temp_dir(), &cgroups];
-    let entries =
-        folders.into_iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name == lab || name.starts_with(&format!("{lab}-"))).collect()
 }

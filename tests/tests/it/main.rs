@@ -7,7 +7,14 @@
 )]
 
 mod agree;
+mod change;
 mod cluster_ip;
+mod demo;
+mod deploy;
+mod faults;
 mod lab;
+mod node_port;
+mod refusal;
 mod support;
+mod tools;
 mod verifier;

@@ -1,0 +1,5 @@
+//! Refusals.
+#![forbid(unsafe_code)]
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dataplane_ebpf_fuzz::answer(data));

@@ -1,0 +1,204 @@
+//! From the source into the table: applies events, and keeps the report's problems true.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use dataplane_common::{Peer, PeerKey, names};
+use tokio::sync::{mpsc, watch};
+
+use super::{Report, Settings, Shared, settings};
+use crate::{
+    ebpf::{
+        Desired,
+        maps::{KernelMaps, MapWriter as _},
+        program::Departed,
+        sockets::{SocketError, destroy_udp},
+    },
+    model::{NodeIdentity, PortKey, PortState, Protocol, ServiceTable},
+    source::{self, Health, KubeSource, ManifestSource, ProblemScope, Source, SourceEvent, SourceProblem},
+    sync::Table,
+};
+
+/// Events that wait for the loop.
+const EVENTS_MAX: usize = 1024;
+
+/// What reaches the table.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The source said something.
+    Source(SourceEvent),
+    /// The node has these addresses now.
+    Addresses(BTreeSet<IpAddr>),
+}
+
+/// The table, and what is wrong with what it was fed.
+#[derive(Debug)]
+pub struct Fed {
+    table: ServiceTable,
+    unread: BTreeMap<ProblemScope, Vec<SourceProblem>>,
+    shared: Shared,
+}
+
+impl Fed {
+    /// An empty table for this node.
+    pub fn new(settings: &Settings, shared: Shared) -> Self {
+        let mut identity = NodeIdentity::new(&settings.node_name, []);
+        identity.node_ports = settings.node_ports.clone();
+        Self { table: ServiceTable::new(identity), unread: BTreeMap::new(), shared }
+    }
+
+    fn report_problems(&self) {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, count) in self.table.problem_counts() {
+            *counts.entry(name.to_owned()).or_default() += count as u64;
+        }
+        for problem in self.unread.values().flatten() {
+            *counts.entry(problem.cause.name().to_owned()).or_default() += 1;
+        }
+        self.shared.update(|report: &mut Report| report.problems = counts);
+    }
+}
+
+impl Desired for Fed {
+    fn keys(&self) -> impl Iterator<Item = PortKey> {
+        self.table.keys().into_iter()
+    }
+
+    fn port(&self, key: &PortKey) -> Option<PortState> {
+        self.table.port(key)
+    }
+}
+
+impl Table for Fed {
+    type Event = Event;
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Addresses(addresses) => self.table.set_addresses(addresses),
+            Event::Source(SourceEvent::Objects(objects)) => {
+                let mut news = false;
+                for object in objects {
+                    for problem in self.table.apply(object) {
+                        news = true;
+                        tracing::warn!("{problem}");
+                    }
+                }
+                // Counting costs O(problems and slices): only when there may be something to count.
+                if news || !self.shared.report().problems.is_empty() {
+                    self.report_problems();
+                }
+            }
+            Event::Source(SourceEvent::Problems { scope, list }) => {
+                for problem in &list {
+                    tracing::warn!("{problem}");
+                }
+                if list.is_empty() {
+                    self.unread.remove(&scope);
+                } else {
+                    self.unread.insert(scope, list);
+                }
+                self.report_problems();
+            }
+        }
+    }
+
+    fn take_changed(&mut self) -> BTreeSet<PortKey> {
+        self.table.take_changed()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.table.is_synced()
+    }
+}
+
+/// Opens the source and starts to read it; says its name in the report.
+pub async fn start(
+    settings: &Settings,
+    mut addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    shared: Shared,
+) -> Result<mpsc::Receiver<Event>, source::Error> {
+    let (source, name) = match &settings.source {
+        settings::Source::Manifests(directory) => {
+            (Source::Manifests(ManifestSource::open(directory)?), "manifests")
+        }
+        settings::Source::Kubernetes { kubeconfig } => {
+            (Source::Kube(KubeSource::open(kubeconfig.as_deref()).await?), "kubernetes")
+        }
+    };
+    shared.update(|report| name.clone_into(&mut report.source));
+    tokio::spawn(follow_health(source.health(), shared));
+    let (events, receiver) = mpsc::channel(EVENTS_MAX);
+    let (from_source, mut said) = mpsc::channel(EVENTS_MAX);
+    tokio::spawn(source.run(from_source));
+    tokio::spawn(async move {
+        // The addresses first: with them the first compile places every endpoint.
+        let now = addresses.borrow_and_update().clone();
+        let mut next = Some(Event::Addresses(now));
+        while let Some(event) = next {
+            if events.send(event).await.is_err() {
+                return;
+            }
+            next = tokio::select! {
+                event = said.recv() => event.map(Event::Source),
+                Ok(()) = addresses.changed() => {
+                    Some(Event::Addresses(addresses.borrow_and_update().clone()))
+                }
+            };
+        }
+    });
+    Ok(receiver)
+}
+
+async fn follow_health(mut health: watch::Receiver<Health>, shared: Shared) {
+    loop {
+        let connected = health.borrow_and_update().connected;
+        shared.update(|report| report.source_connected = connected);
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Destroys the node's own connected UDP sockets whose endpoint has left, batch by batch.
+pub async fn destroy_sockets(mut maps: KernelMaps, mut batches: mpsc::UnboundedReceiver<Vec<Departed>>) {
+    while let Some(departed) = batches.recv().await {
+        let result = tokio::task::block_in_place(|| destroy_batch(&mut maps, &departed));
+        match result {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "destroyed UDP sockets whose endpoint has left"),
+            Err(error) => {
+                let error = crate::ebpf::attach::chain(&error);
+                tracing::warn!(error, "UDP sockets may still be connected to endpoints that left");
+            }
+        }
+    }
+}
+
+fn destroy_batch(maps: &mut KernelMaps, departed: &[Departed]) -> Result<usize, SocketError> {
+    let udp = departed.iter().filter(|endpoint| endpoint.protocol == Protocol::Udp);
+    let ids: BTreeSet<u32> = udp.clone().map(|endpoint| endpoint.id).collect();
+    let peers: BTreeSet<SocketAddr> =
+        udp.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
+    if peers.is_empty() {
+        return Ok(0);
+    }
+    let maps = RefCell::new(maps);
+    destroy_udp(&peers, |cookie, peer| {
+        let key = PeerKey {
+            cookie,
+            addr: match peer.ip() {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                IpAddr::V6(v6) => v6.octets(),
+            },
+            port: peer.port().to_be_bytes(),
+            protocol: dataplane_common::UDP,
+            direction: 1,
+            pad: [0; 4],
+        };
+        let shown = maps.borrow_mut().lookup::<PeerKey, Peer>(names::PEERS, &key);
+        shown.ok().flatten().is_some_and(|shown| ids.contains(&shown.endpoint))
+    })
+}

@@ -1,0 +1,44 @@
+//! Build a program of the workspace and hand over to it: demo and benchmarks.
+
+use std::os::unix::process::CommandExt as _;
+
+use anyhow::{Context as _, Result};
+
+use crate::{run, setup};
+
+/// Builds the crate that embeds the eBPF programs; its build script compiles them.
+pub(crate) fn build_ebpf() -> Result<()> {
+    setup::ensure(setup::For::Tests)?;
+    run::loud(run::command("cargo", &["build", "--package", "dataplane-user"]))
+}
+
+/// Builds the daemon and the lab, then becomes the demo.
+pub(crate) fn demo(keep: bool) -> Result<()> {
+    setup::ensure(setup::For::Tests)?;
+    // `--workspace` gives every crate the features that the tests build it with, so that neither
+    // command builds again what the other has built.
+    run::loud(run::command("cargo", &["build", "--quiet", "--workspace", "--bins"]))?;
+    let debug = run::target_dir().join("debug");
+    let mut demo = run::command(&debug.join("demo").to_string_lossy(), &[]);
+    demo.env("HASHPLANE_BIN", debug.join("hashplane"));
+    if keep {
+        demo.arg("--keep");
+    }
+    become_it(demo)
+}
+
+/// Builds the optimised binary, then becomes its benchmark.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    setup::ensure(setup::For::Tests)?;
+    run::loud(run::command("cargo", &["build", "--quiet", "--release", "--package", "hashplane"]))?;
+    let binary = run::target_dir().join("release/hashplane");
+    let mut bench = run::command(&binary.to_string_lossy(), &["bench"]);
+    bench.args(arguments);
+    become_it(bench)
+}
+
+/// Replaces this process, so that signals such as Ctrl-C reach the program alone.
+fn become_it(mut command: std::process::Command) -> Result<()> {
+    let typed = run::typed(&command);
+    Err(command.exec()).with_context(|| format!("cannot start `{typed}`"))
+}

@@ -1,0 +1,130 @@
+//! Runs tests, shows their output as it comes and counts what it says.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader, Read},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{run, say};
+
+/// What a run of tests came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Tests that ran to their end; one that skipped itself counts here, as the harness sees it.
+    pub(crate) passed: usize,
+    /// Tests that failed.
+    pub(crate) failed: usize,
+    /// What was skipped and why, `what: reason`, once each.
+    pub(crate) skips: BTreeSet<String>,
+}
+
+impl Tally {
+    /// Takes one line of output into account.
+    fn read(&mut self, line: &str) {
+        if let Some(skip) = skip(line) {
+            self.skips.insert(skip.to_owned());
+        }
+        let Some(counts) = line.trim_start().strip_prefix("test result: ") else { return };
+        let Some((_, counts)) = counts.split_once(". ") else { return };
+        for count in counts.split("; ") {
+            match count.split_once(' ').map(|(n, what)| (n.parse().unwrap_or(0), what)) {
+                Some((n, "passed")) => self.passed += n,
+                Some((n, "failed")) => self.failed += n,
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Adds what another run came to.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skips.extend(other.skips);
+    }
+}
+
+/// What a line says was skipped, and why. The harness may have begun the line with a test's name.
+fn skip(line: &str) -> Option<&str> {
+    let at = line.find("SKIP ")?;
+    let begins = at == 0 || line[..at].ends_with("... ");
+    let skip = &line[at + "SKIP ".len()..];
+    (begins && skip.contains(": ")).then_some(skip)
+}
+
+/// Runs `command`, shows what it prints and counts it. The flag says whether it succeeded.
+pub(crate) fn run(mut command: Command) -> Result<(bool, Tally)> {
+    let typed = run::typed(&command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{typed}`"))?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut tally = std::thread::scope(|scope| {
+        let err = scope.spawn(move || err.map(|pipe| read(pipe, say::error_line)));
+        let mut tally = out.map(|pipe| read(pipe, say::line)).unwrap_or_default();
+        tally.add(err.join().ok().flatten().unwrap_or_default());
+        tally
+    });
+    let status = child.wait().with_context(|| format!("cannot wait for `{typed}`"))?;
+    if !status.success() && tally.failed == 0 {
+        // It did not build, or it died before it could count.
+        tally.failed = 1;
+    }
+    Ok((status.success(), tally))
+}
+
+fn read(pipe: impl Read, show: fn(&str)) -> Tally {
+    let mut tally = Tally::default();
+    for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        show(&line);
+        tally.read(&line);
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(lines: &[&str]) -> Tally {
+        let mut tally = Tally::default();
+        for line in lines {
+            tally.read(line);
+        }
+        tally
+    }
+
+    #[test]
+    fn the_results_of_several_binaries_are_added() {
+        let seen = tally(&[
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished",
+            "a line about a test result: nothing",
+            "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+        ]);
+        assert_eq!((seen.passed, seen.failed), (7, 2));
+    }
+
+    #[test]
+    fn a_skip_is_seen_also_behind_the_name_of_its_test() {
+        let seen = tally(&[
+            "SKIP units: systemd-analyze is missing",
+            "test deploy::units ... SKIP units: systemd-analyze is missing",
+            "test agree ... SKIP agree: bpf() needs root",
+            "nobody may SKIP this: it is prose",
+        ]);
+        let skips: Vec<&str> = seen.skips.iter().map(String::as_str).collect();
+        assert_eq!(skips, ["agree: bpf() needs root", "units: systemd-analyze is missing"]);
+    }
+
+    #[test]
+    fn a_command_that_dies_without_counting_has_failed_once() {
+        let (good, tally) = run(run::command("sh", &["-c", "echo dead >&2; exit 101"])).unwrap();
+        assert!(!good);
+        assert_eq!((tally.passed, tally.failed), (0, 1));
+    }
+}
