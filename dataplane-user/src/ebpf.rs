@@ -19,6 +19,7 @@ pub mod observe;
 pub mod pin;
 
 pub mod load;
+mod records;
 
 pub mod attach;
 

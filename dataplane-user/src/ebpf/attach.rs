@@ -171,7 +171,8 @@ impl Attacher {
     ///
     /// Failures are part of the answer: call again to try again.
     pub fn sync(&mut self, devices: &Devices) -> Result<Vec<Attachment>, Error> {
-        let wanted = wanted(devices, &self.settings);
+        let mut wanted = wanted(devices, &self.settings);
+        wanted.retain(|place, _| !self.programs.missing.contains(place.program));
         self.held.retain(|place, _| wanted.contains_key(place));
         let mut outcome = Vec::new();
         for (place, target) in &wanted {

@@ -1,6 +1,6 @@
 //! Loads the programs, creates or adopts the pinned maps.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -17,8 +17,12 @@ use dataplane_common::{
 use super::{
     object::{NoObject, object},
     pin::{self, Pins},
+    records::Records,
 };
 
+/// The programs' own variable, and its value that lets debug records pass.
+const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+const LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
 /// Between two looks at the programs' log records; they are for debugging only.
 const LOG_PAUSE: Duration = Duration::from_millis(50);
 
@@ -122,7 +126,7 @@ pub enum Error {
         name: &'static str,
         /// What it said.
         #[source]
-        source: Box<ProgramError>,
+        source: io::Error,
     },
 }
 
@@ -130,6 +134,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Programs {
     pub(super) ebpf: Ebpf,
+    /// Programs that this kernel does not take and that others stand in for.
+    pub(super) missing: BTreeSet<&'static str>,
     /// What the kernel offers.
     pub features: Features,
 }
@@ -155,21 +161,24 @@ pub fn load(pins: &Pins, sizes: &MapSizes, wanted: Wanted) -> Result<Programs, E
     }
     let adopted = check_pinned(pins, sizes)?;
     tracing::info!(adopted, path = %pins.maps().display(), "maps");
+    // Below the level of a record the verifier removes the code that would send it.
+    let level = u8::from(tracing::enabled!(tracing::Level::DEBUG)) * LOG_DEBUG;
     let mut loader = EbpfLoader::new();
+    loader.override_global(LOG_LEVEL, &level, false);
     for layout in layouts(sizes) {
         loader.map_pin_path(layout.name, pins.map(layout.name));
         loader.map_max_entries(layout.name, layout.entries);
     }
     let mut ebpf = loader.load(object()?).map_err(|error| Error::Object(Box::new(error)))?;
-    load_programs(&mut ebpf, wanted)?;
-    Ok(Programs { ebpf, features: features() })
+    let missing = load_programs(&mut ebpf, wanted)?;
+    Ok(Programs { ebpf, missing, features: features() })
 }
 
-/// Sends the programs' log records to [`log`], from a task that ends with the process.
+/// Passes the programs' log records on, from a task that ends with the process.
 ///
 /// Says why if there are none: an object may be built without them.
 pub fn follow_log(programs: &mut Programs) {
-    let mut logger = match EbpfLogger::init(&mut programs.ebpf) {
+    let mut logger = match EbpfLogger::init_with_logger(&mut programs.ebpf, Records) {
         Ok(logger) => logger,
         Err(error) => {
             tracing::warn!(%error, "no log records from the eBPF programs");
@@ -190,8 +199,9 @@ fn features() -> Features {
     Features { set_retval: KernelVersion::current().is_ok_and(|ours| ours >= with_set_retval) }
 }
 
-fn load_programs(ebpf: &mut Ebpf, wanted: Wanted) -> Result<(), Error> {
-    let refused = |name, source| Error::Program { name, source: Box::new(source) };
+/// Loads what is wanted; says which programs the kernel does not take while others stand in.
+fn load_programs(ebpf: &mut Ebpf, wanted: Wanted) -> Result<BTreeSet<&'static str>, Error> {
+    let mut missing = BTreeSet::new();
     if wanted.tc {
         for name in [names::POD_INGRESS, names::POD_EGRESS, names::NIC_INGRESS, names::NIC_EGRESS] {
             let program: &mut SchedClassifier = program(ebpf, name)?;
@@ -199,16 +209,57 @@ fn load_programs(ebpf: &mut Ebpf, wanted: Wanted) -> Result<(), Error> {
         }
     }
     if wanted.xdp {
-        let program: &mut Xdp = program(ebpf, names::NIC_XDP)?;
-        program.load().map_err(|error| refused(names::NIC_XDP, error))?;
-    }
-    if wanted.sockets {
-        for name in names::SOCKETS {
-            let program: &mut CgroupSockAddr = program(ebpf, name)?;
-            program.load().map_err(|error| refused(name, error))?;
+        let name = names::NIC_XDP;
+        let program: &mut Xdp = program(ebpf, name)?;
+        if let Err(error) = program.load().map_err(|error| refused(name, error)) {
+            stand_in(wanted.tc, error, "without XDP the TC programs serve the NICs")?;
+            missing.insert(name);
         }
     }
+    if wanted.sockets {
+        missing.extend(load_sockets(ebpf, wanted.tc)?);
+    }
+    Ok(missing)
+}
+
+/// All hooks or none: a socket that is translated one way only is worse than one that is not. But
+/// for `getpeername` (Linux 5.8), without which a client merely sees whom it really talks to.
+fn load_sockets(ebpf: &mut Ebpf, tc: bool) -> Result<BTreeSet<&'static str>, Error> {
+    let mut missing = BTreeSet::new();
+    for name in names::SOCKETS {
+        let program: &mut CgroupSockAddr = program(ebpf, name)?;
+        let Err(error) = program.load().map_err(|error| refused(name, error)) else { continue };
+        if name.starts_with("getpeername") {
+            stand_in(true, error, "clients of a service see the endpoint as their peer")?;
+            missing.insert(name);
+        } else {
+            let without = "without socket hooks the TC programs serve the pods, and the node's own \
+                           processes reach no service";
+            stand_in(tc, error, without)?;
+            return Ok(names::SOCKETS.into());
+        }
+    }
+    Ok(missing)
+}
+
+/// Goes on without a program if something else does its work, and says so.
+fn stand_in(there_is: bool, error: Error, without: &str) -> Result<(), Error> {
+    if !there_is {
+        return Err(error);
+    }
+    tracing::warn!(error = super::attach::chain(&error), "{without}");
     Ok(())
+}
+
+/// One sentence; what the verifier has to say fills screens and is for debugging.
+fn refused(name: &'static str, error: ProgramError) -> Error {
+    let source = if let ProgramError::LoadError { io_error, verifier_log } = error {
+        tracing::debug!(program = name, "{verifier_log}");
+        io_error
+    } else {
+        io::Error::other(error)
+    };
+    Error::Program { name, source }
 }
 
 /// The program `name` of `ebpf`.
