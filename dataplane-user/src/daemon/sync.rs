@@ -1,8 +1,11 @@
 //! Runs the loop, and reports what it does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
 
 use super::{Shared, feed::destroy_sockets};
 use crate::{
@@ -10,49 +13,77 @@ use crate::{
         maps::{KernelMaps, MapError},
         pin::Pins,
     },
-    sync::{Pace, Status, Sync, Table},
+    sync::{Pace, Received, Status, Sync, Table, services::Services},
     view::ServiceName,
 };
+
+/// Events that wait for the loop.
+const EVENTS_MAX: usize = 1024;
+/// Between two lists of names; each costs O(services).
+const NAMES_PAUSE: Duration = Duration::from_millis(250);
 
 /// Starts the loop on the maps of `pins`; it ends when every sender of `events` is gone.
 pub fn spawn<T>(
     table: T,
     pins: &Pins,
-    events: mpsc::Receiver<T::Event>,
+    mut events: mpsc::Receiver<T::Event>,
     shared: Shared,
 ) -> Result<(), MapError>
 where
     T: Table + Send + 'static,
-    T::Event: Send,
+    T::Event: Send + 'static,
 {
-    let mut sync = Sync::new(table, KernelMaps::from_pins(&pins.maps())?, Pace::default())?;
+    let mut sync = Sync::new(table, KernelMaps::from_pins(&pins.maps())?, Pace::default());
     let (departed, batches) = mpsc::unbounded_channel();
     sync.send_departed(departed);
     tokio::spawn(destroy_sockets(KernelMaps::from_pins(&pins.maps())?, batches));
+    tokio::spawn(name_services(sync.status(), sync.services(), shared.clone()));
     tokio::spawn(follow(sync.status(), shared));
-    tokio::spawn(async move { drop(sync.run(events).await) });
+    let (stamped, received) = mpsc::channel(EVENTS_MAX);
+    // The loop may be busy with the kernel; the time an event waits for it counts.
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if stamped.send(Received::now(event)).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move { drop(sync.run(received).await) });
     Ok(())
 }
 
-async fn follow(mut status: watch::Receiver<Status>, shared: Shared) {
-    while status.changed().await.is_ok() {
-        let now = status.borrow_and_update().clone();
-        let services = now.services.iter().filter_map(|service| {
-            let key = service.key.as_ref()?;
+/// Keeps the names of the services in the report: soon after a change, and not once per change.
+async fn name_services(mut status: watch::Receiver<Status>, services: Services, shared: Shared) {
+    let mut named = 0;
+    loop {
+        match status.wait_for(|status| status.services_version != named).await {
+            Ok(now) => named = now.services_version,
+            Err(_ended) => return,
+        }
+        let Some(listing) = services.list().await else { return };
+        let names = listing.ports.into_iter().filter_map(|port| {
+            let key = port.key?;
             Some(ServiceName {
-                number: service.number,
+                number: port.number,
                 namespace: key.namespace.to_string(),
                 service: key.service.to_string(),
                 port: key.port.to_string(),
             })
         });
-        let services = services.collect();
+        let names = names.collect();
+        shared.update(|report| report.services = names);
+        time::sleep(NAMES_PAUSE).await;
+    }
+}
+
+async fn follow(mut status: watch::Receiver<Status>, shared: Shared) {
+    while status.changed().await.is_ok() {
+        let now = status.borrow_and_update().clone();
         shared.update(|report| {
             report.in_sync = now.in_sync;
             report.pending = now.pending as u64;
-            report.left_out = now.left_out.len() as u64;
+            report.left_out = now.left_out as u64;
             report.sync_failures = now.failures;
-            report.services = services;
             let waiting = now.pending > 0;
             report.waiting_since =
                 waiting.then(|| report.waiting_since.unwrap_or_else(Instant::now));

@@ -57,31 +57,31 @@ fn to(number: u32) -> Destination {
     Destination { address, port: 80, protocol, is_node_address: false }
 }
 
-fn reading(limits: Limits) -> FakeMaps {
-    // Reading back at the start is not retried by the loop, so the failures begin afterwards.
+fn sound(limits: Limits) -> FakeMaps {
     FakeMaps { fail_one_in: 0, ..FakeMaps::new(limits) }
 }
 
 #[tokio::test(start_paused = true)]
 async fn failing_writes_are_retried_until_the_maps_are_right() {
-    let mut sync = Sync::new(FakeTable::default(), reading(SMALL), Pace::default()).unwrap();
-    sync.maps.fail_one_in = 10;
+    let sync = Sync::new(FakeTable::default(), FakeMaps::new(SMALL), Pace::default());
     let (send, events) = mpsc::channel(1024);
-    let mut status = sync.status();
+    let (status, services) = (sync.status(), sync.services());
     let running = tokio::spawn(sync.run(events));
-    send.send(Event::Synced).await.unwrap();
+    send.send(Received::now(Event::Synced)).await.unwrap();
     for number in 1..=40 {
         let (key, state) = service(number, 3);
-        send.send(Event::Port(key, Some(state))).await.unwrap();
+        send.send(Received::now(Event::Port(key, Some(state)))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for number in 1..=10 {
-        send.send(Event::Port(service(number, 3).0, None)).await.unwrap();
+        send.send(Received::now(Event::Port(service(number, 3).0, None))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    status.wait_for(|status| status.in_sync && status.services.len() == 30).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(status.borrow().in_sync);
+    assert_eq!(services.list().await.unwrap().ports.len(), 30);
     drop(send);
-    let (table, mut maps, _) = running.await.unwrap();
+    let (table, mut maps) = running.await.unwrap();
     assert!(maps.failures > 0, "the fake never failed");
     assert_eq!(status.borrow().failures, maps.failures);
     for number in 0..50 {
@@ -91,25 +91,25 @@ async fn failing_writes_are_retried_until_the_maps_are_right() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_or_deleted_before_the_source_is_in_sync() {
-    let mut maps = reading(SMALL);
+    let mut maps = sound(SMALL);
     let mut before = Program::new(SMALL);
     before.compile(&Ports::from([service(1, 3), service(2, 3)]));
     before.apply(&mut maps, 0).unwrap();
     let contents = maps.contents.clone();
-    let sync = Sync::new(FakeTable::default(), maps, Pace::default()).unwrap();
+    let sync = Sync::new(FakeTable::default(), maps, Pace::default());
     let (send, events) = mpsc::channel(16);
     let (key, state) = service(2, 3);
-    send.send(Event::Port(key, Some(state))).await.unwrap();
+    send.send(Received::now(Event::Port(key, Some(state)))).await.unwrap();
     drop(send);
-    let (mut table, maps, _) = sync.run(events).await;
+    let (mut table, maps) = sync.run(events).await;
     assert_eq!(maps.contents, contents);
 
     table.synced = true;
-    let sync = Sync::new(table, maps, Pace::default()).unwrap();
+    let sync = Sync::new(table, maps, Pace::default());
     let (send, events) = mpsc::channel(16);
-    send.send(Event::Synced).await.unwrap();
+    send.send(Received::now(Event::Synced)).await.unwrap();
     drop(send);
-    let (table, mut maps, _) = sync.run(events).await;
+    let (table, mut maps) = sync.run(events).await;
     for number in 1..=2 {
         assert_eq!(simulate_maps(&mut maps, &to(number)), meaning(&table, &to(number)));
     }
@@ -117,34 +117,84 @@ async fn nothing_is_written_or_deleted_before_the_source_is_in_sync() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_goes_out_in_few_rounds() {
-    let sync = Sync::new(FakeTable::default(), reading(SMALL), Pace::default()).unwrap();
+    let sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
     let status = sync.status();
     let (send, events) = mpsc::channel(1024);
-    send.send(Event::Synced).await.unwrap();
+    send.send(Received::now(Event::Synced)).await.unwrap();
     for number in 1..=60 {
         let (key, state) = service(number, 3);
-        send.send(Event::Port(key, Some(state))).await.unwrap();
+        send.send(Received::now(Event::Port(key, Some(state)))).await.unwrap();
     }
     drop(send);
-    sync.run(events).await;
+    let (_, maps) = sync.run(events).await;
     assert!(status.borrow().sync.count() <= 3, "{} rounds", status.borrow().sync.count());
-    assert_eq!(status.borrow().services.len(), 60);
+    assert_eq!(maps.contents[dataplane_common::names::FRONTENDS4].len(), 60);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gate_bit_is_cleared_once_neither_a_frontend_nor_a_flow_needs_it() {
-    let sync = Sync::new(FakeTable::default(), reading(SMALL), Pace::default()).unwrap();
+    let sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
     let (send, events) = mpsc::channel(16);
     let running = tokio::spawn(sync.run(events));
     let (key, state) = service(7, 1);
     for event in [Event::Port(key.clone(), Some(state)), Event::Synced, Event::Port(key, None)] {
-        send.send(event).await.unwrap();
+        send.send(Received::now(event)).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     drop(send);
-    let (_, maps, _) = running.await.unwrap();
+    let (_, maps) = running.await.unwrap();
     let gate = &maps.contents[dataplane_common::names::GATE];
     assert!(!gate.is_empty(), "the bit was set before");
     assert!(gate.values().all(|word| word.iter().all(|byte| *byte == 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_reported_as_departed_only_when_the_maps_say_so() {
+    let mut sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    let (to, mut departed) = mpsc::unbounded_channel();
+    sync.send_departed(to);
+    sync.table.synced = true;
+    let (key, state) = service(1, 3);
+    sync.table.apply(Event::Port(key.clone(), Some(state)));
+    sync.round();
+    sync.table.apply(Event::Port(key, None));
+    // Every call fails.
+    sync.maps.fail_one_in = 1;
+    sync.round();
+    assert!(departed.try_recv().is_err(), "they still take flows");
+    sync.maps.fail_one_in = 0;
+    sync.round();
+    assert_eq!(departed.try_recv().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn network_programming_counts_from_the_event_over_all_retries() {
+    let mut sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    sync.table.synced = true;
+    sync.round();
+    let (key, state) = service(1, 3);
+    sync.take_in(vec![Received::now(Event::Port(key, Some(state)))]);
+    sync.maps.fail_one_in = 1;
+    sync.round();
+    assert_eq!(sync.status.network_programming.count(), 0, "the maps do not hold it");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    sync.maps.fail_one_in = 0;
+    sync.round();
+    let measured = sync.status.network_programming;
+    assert_eq!((measured.count(), measured.sum_us() / 1_000_000), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn maps_that_cannot_be_read_at_the_start_are_read_later() {
+    let mut sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    sync.table.synced = true;
+    sync.maps.fail_one_in = 1;
+    let (key, state) = service(1, 3);
+    sync.table.apply(Event::Port(key, Some(state)));
+    sync.round();
+    assert!(sync.maps.contents.is_empty() && sync.wake().is_some());
+    sync.maps.fail_one_in = 0;
+    sync.round();
+    assert_eq!(simulate_maps(&mut sync.maps, &to(1)), meaning(&sync.table, &to(1)));
 }

@@ -1,0 +1,57 @@
+//! Which services are in the maps, told when somebody asks.
+//!
+//! The list costs O(services), so the loop makes it for a reader and never for a change.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    ebpf::{CapacityError, Program, program::ServicePort},
+    model::PortKey,
+};
+
+/// Questions that wait; who asks then waits too.
+pub(super) const QUESTIONS_MAX: usize = 16;
+
+/// The service ports in the maps, and those which are not.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Those in the maps, by number.
+    pub ports: Vec<ServicePort>,
+    /// Those which found no room, and why.
+    pub left_out: BTreeMap<PortKey, CapacityError>,
+}
+
+/// Somebody who waits for a listing.
+#[derive(Debug)]
+pub(super) struct Question(oneshot::Sender<Listing>);
+
+impl Question {
+    /// Tells what `program` holds; nothing while the maps have not been read.
+    pub(super) fn answer(self, program: Option<&Program>) {
+        let listing = program.map(|program| Listing {
+            ports: program.services(),
+            left_out: program.left_out().clone(),
+        });
+        // Who asked may have gone.
+        let _gone = self.0.send(listing.unwrap_or_default());
+    }
+}
+
+/// Asks the loop.
+#[derive(Clone, Debug)]
+pub struct Services(mpsc::Sender<Question>);
+
+impl Services {
+    pub(super) fn new(ask: mpsc::Sender<Question>) -> Self {
+        Self(ask)
+    }
+
+    /// What is in the maps now; `None` when the loop has ended.
+    pub async fn list(&self) -> Option<Listing> {
+        let (answer, listing) = oneshot::channel();
+        self.0.send(Question(answer)).await.ok()?;
+        listing.await.ok()
+    }
+}
