@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use aya::maps::MapData;
 use dataplane_common::{
-    Endpoint as Slot, Flow, FlowKey, Frontend as Entry, FrontendKey, Tuple, gate, names,
+    Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Peer, PeerKey,
+    Tuple, gate, names,
 };
 
 use super::*;
@@ -33,7 +34,32 @@ fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
     add::<u32, u64>(&mut maps, names::GATE, ARRAY, gate::WORDS);
     add::<FlowKey<4>, Flow<4>>(&mut maps, names::FLOWS4, LRU_HASH, 1 << 12);
     add::<FlowKey<16>, Flow<16>>(&mut maps, names::FLOWS6, LRU_HASH, 1 << 12);
+    add::<PeerKey, Peer>(&mut maps, names::PEERS, LRU_HASH, 1 << 12);
     Some(maps)
+}
+
+#[test]
+fn a_map_with_other_sizes_is_neither_read_nor_written() {
+    let Some(mut maps) = kernel_maps(SMALL) else { return };
+    let error = maps.lookup::<u32, u64>(names::LIVE, &1).unwrap_err().to_string();
+    assert!(error.contains("its values have 4 bytes instead of 8"), "{error}");
+    assert!(maps.update(names::LIVE, &[1u64], &[1u32]).is_err());
+    assert!(maps.delete(names::FRONTENDS4, &[1u8]).is_err());
+    assert!(maps.entries::<u32, [u8; 3]>(names::LIVE).is_err());
+}
+
+#[test]
+fn an_identity_that_a_socket_remembers_does_not_come_back() {
+    let Some(mut maps) = kernel_maps(SMALL) else { return };
+    let remembered = EndpointId::new(9, 3);
+    let key =
+        PeerKey { cookie: 1, addr: [0; 16], port: [0; 2], protocol: 17, direction: 1, pad: [0; 4] };
+    let peer = Peer { addr: [0; 16], port: [0; 2], pad: [0; 2], endpoint: remembered.to_bits() };
+    maps.update(names::PEERS, &[key], &[peer]).unwrap();
+    let mut program = Program::observe(&mut maps).unwrap();
+    let ids: Vec<EndpointId> = (0..10).map_while(|_| program.shared.ids.take()).collect();
+    let again = ids.iter().find(|id| id.index() == 9);
+    assert!(again.is_none_or(|id| id.generation() == 4), "{again:?}");
 }
 
 #[test]
