@@ -1,7 +1,5 @@
 //! Against maps in the kernel.
 
-use std::time::Instant;
-
 use aya::maps::MapData;
 use dataplane_common::{
     Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Peer, PeerKey,
