@@ -1,7 +1,5 @@
 //! Against maps in the kernel.
 
-use std::time::Instant;
-
 use aya::maps::MapData;
 use dataplane_common::{
     Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Peer, PeerKey,
@@ -111,33 +109,4 @@ fn flows_in_the_kernel_are_swept_in_batches_and_missing_keys_do_not_matter() {
     // 400 of these are gone already, between those that are not.
     maps.delete(names::FLOWS4, &keys).unwrap();
     assert!(maps.entries::<FlowKey<4>, Flow<4>>(names::FLOWS4).unwrap().is_empty());
-}
-
-/// Not a timed test: it prints, for whoever asks for it in a release build.
-#[test]
-#[ignore = "a measurement: cargo test --release -p dataplane-user measure -- --ignored --nocapture"]
-fn measure_fifty_thousand_services_with_five_endpoints() {
-    let Some(mut maps) = kernel_maps(Limits::default()) else { return };
-    let table: Table = (0..50_000).map(|number| service(number, 5)).collect();
-    let mut program = Program::new(maps.limits().unwrap());
-    let begun = Instant::now();
-    program.compile(&table);
-    let compiled = begun.elapsed();
-    let begun = Instant::now();
-    program.apply(&mut maps, 0).unwrap();
-    eprintln!("cold: compile {compiled:?}, apply {:?}", begun.elapsed());
-    let mut times = Vec::new();
-    for round in 0..200u32 {
-        let (name, mut state) = service(round * 200, 5);
-        state.endpoints[4] = endpoint(Family::V4, 15_000_000 + round);
-        let begun = Instant::now();
-        program.change(&name, Some(&state)).unwrap();
-        program.apply(&mut maps, 0).unwrap();
-        times.push(begun.elapsed());
-    }
-    times.sort_unstable();
-    eprintln!("change: median {:?}, p99 {:?}", times[100], times[198]);
-    let begun = Instant::now();
-    Program::observe(&mut maps).unwrap();
-    eprintln!("observe: {:?}", begun.elapsed());
 }
