@@ -23,6 +23,8 @@ mod records;
 
 pub mod attach;
 
+mod netlink;
+
 pub mod flows;
 pub mod sockets;
 

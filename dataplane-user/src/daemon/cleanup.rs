@@ -7,7 +7,7 @@ use super::{
     settings::{lock_path, socket_path},
 };
 use crate::ebpf::{
-    attach::remove_filters,
+    attach::{remove_filters, remove_qdiscs},
     pin::{self, Pins},
 };
 
@@ -35,11 +35,12 @@ pub enum Error {
 pub fn cleanup(pins: &Pins, state_dir: &std::path::Path) -> Result<Vec<PathBuf>, Error> {
     let existed = state_dir.exists();
     let held = lock::acquire(state_dir, pins.instance())?;
-    let mut removed = pins.remove()?;
     let interfaces = nix::net::if_::if_nameindex();
     for interface in interfaces.iter().flat_map(|list| list.iter()) {
         remove_filters(&interface.name().to_string_lossy());
     }
+    remove_qdiscs(pins)?;
+    let mut removed = pins.remove()?;
     for path in [socket_path(state_dir, pins.instance()), lock_path(state_dir, pins.instance())] {
         match fs::remove_file(&path) {
             Ok(()) if existed => removed.push(path),

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod device;
+mod qdisc;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use dataplane_common::names;
 
 pub use cgroup::{CgroupError, cgroup2_root, check as check_cgroup};
 pub use device::remove_filters;
+pub use qdisc::remove_qdiscs;
 
 use super::{
     load::{self, Programs},

@@ -7,7 +7,7 @@ use std::{
 
 use dataplane_common::ABI;
 use nix::{
-    mount::MsFlags,
+    mount::{MntFlags, MsFlags, umount2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
@@ -15,6 +15,8 @@ use nix::{
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// The instance, unless the operator says otherwise.
 pub const INSTANCE: &str = "default";
+/// By this source in `/proc/thread-self/mounts` we know a file system that we mounted.
+const MOUNT_SOURCE: &str = "hashplane";
 const INSTANCE_LEN_MAX: usize = 63;
 
 /// Why a pin is not where it should be.
@@ -95,6 +97,17 @@ impl Pins {
         self.links().join(name)
     }
 
+    /// Stands for the clsact qdisc that we made on a device.
+    pub(super) fn qdisc(&self, ifindex: u32) -> PathBuf {
+        self.root().join("qdiscs").join(ifindex.to_string())
+    }
+
+    /// Indexes of the devices on which we made a clsact qdisc.
+    pub(super) fn qdiscs(&self) -> Result<Vec<u32>, Error> {
+        let names = names(&self.root().join("qdiscs"))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
     /// Whether the instance has maps.
     pub fn exist(&self) -> bool {
         self.map(dataplane_common::names::CONFIG).exists()
@@ -115,7 +128,8 @@ impl Pins {
     }
 
     /// Removes the instance in every layout, and the directories above it that are empty then.
-    /// Returns what was removed.
+    /// The file system is unmounted if we mounted it and nothing is left in it; one that was there
+    /// before us stays. Returns what was removed.
     pub fn remove(&self) -> Result<Vec<PathBuf>, Error> {
         let top = self.bpffs.join("hashplane");
         let mut removed = Vec::new();
@@ -129,10 +143,16 @@ impl Pins {
                 }
                 remove_dir(&dir)?;
             }
+            remove_dir(&root.join("qdiscs"))?;
             remove_dir(&root)?;
             remove_dir(&top.join(&version))?;
         }
         remove_dir(&top)?;
+        if is_our_mount(&self.bpffs)? && is_unused(&self.bpffs)? {
+            umount2(&self.bpffs, MntFlags::UMOUNT_NOFOLLOW)
+                .map_err(|errno| path_error("unmount", &self.bpffs, errno.into()))?;
+            removed.push(self.bpffs.clone());
+        }
         Ok(removed)
     }
 
@@ -148,10 +168,28 @@ impl Pins {
             return Ok(false);
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        nix::mount::mount(Some("bpf"), &self.bpffs, Some("bpf"), flags, Some("mode=0700"))
+        nix::mount::mount(Some(MOUNT_SOURCE), &self.bpffs, Some("bpf"), flags, Some("mode=0700"))
             .map_err(|errno| error(errno.into()))?;
         Ok(true)
     }
+}
+
+/// Whether the file system at `path` is one that we mounted.
+fn is_our_mount(path: &Path) -> Result<bool, Error> {
+    const MOUNTS: &str = "/proc/thread-self/mounts";
+    let failed = |source| path_error("read", Path::new(MOUNTS), source);
+    let mounts = fs::read_to_string(MOUNTS).map_err(failed)?;
+    // The kernel writes a space as \040 there; a path with one is left alone.
+    let path = path.to_string_lossy();
+    // The last mount at a path is the one that is seen.
+    let seen = mounts.lines().rev().map(|line| line.split(' ').collect::<Vec<_>>());
+    let seen = seen.into_iter().find(|fields| fields.get(1).is_some_and(|at| *at == path));
+    Ok(seen.is_some_and(|fields| fields[0] == MOUNT_SOURCE && fields.get(2) == Some(&"bpf")))
+}
+
+/// Whether a BPF file system holds nothing but what the kernel itself puts there (Linux 5.9).
+fn is_unused(bpffs: &Path) -> Result<bool, Error> {
+    Ok(names(bpffs)?.iter().all(|name| ["maps.debug", "progs.debug"].contains(&name.as_str())))
 }
 
 /// Files in `dir`, sorted; none if it does not exist.
@@ -215,6 +253,34 @@ mod tests {
         for name in ["", "..", "a/b", "a b", &"x".repeat(64)] {
             assert!(Pins::new(bpffs, name).is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_file_system_that_we_mounted_goes_and_one_that_was_there_stays() {
+        use nix::{mount::mount, sched::CloneFlags};
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        // Mounts in a namespace that is this thread's alone.
+        let test = move || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let pins = Pins::new(&path, "ours").unwrap();
+            assert!(pins.create().unwrap());
+            let is_bpf = || statfs(&path).unwrap().filesystem_type() == BPF_FS_MAGIC;
+            assert!(is_bpf());
+            assert_eq!(pins.remove().unwrap(), std::slice::from_ref(&path));
+            assert!(!is_bpf());
+            mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+            assert!(!pins.create().unwrap());
+            assert_eq!(pins.remove().unwrap(), [] as [PathBuf; 0]);
+            assert!(is_bpf());
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 
     #[test]

@@ -14,9 +14,10 @@ impl Log for Records {
 
     fn log(&self, record: &Record<'_>) {
         let text = record.args().to_string();
-        match named(&text) {
-            Some((hook, reason)) => tracing::debug!(hook, reason, "packet or socket call"),
-            None => tracing::debug!("{text}"),
+        if let Some((hook, reason)) = named(&text) {
+            tracing::debug!(hook, reason, "packet or socket call");
+        } else {
+            tracing::debug!("{text}");
         }
     }
 

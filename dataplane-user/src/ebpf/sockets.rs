@@ -6,16 +6,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_UDP},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::netlink::ask;
 
 /// Looking for sockets or destroying one failed.
 #[derive(Debug, thiserror::Error)]
@@ -85,61 +84,21 @@ fn request(family: u8, socket_id: SocketId) -> SockDiagMessage {
     })
 }
 
-fn open<M: NetlinkSerializable>(flags: u16, message: M) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&NetlinkAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    Ok(socket)
-}
-
-/// The next messages; an end or an acknowledgement is `None`.
-fn receive<M: NetlinkDeserializable>(socket: &Socket) -> io::Result<Vec<Option<M>>> {
-    let (bytes, _) = socket.recv_from_full()?;
-    let mut messages = Vec::new();
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let packet = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
-        let length = (packet.header.length as usize).next_multiple_of(4).max(4);
-        messages.push(match packet.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(message) => Some(message),
-            NetlinkPayload::Error(_)
-            | NetlinkPayload::Done(_)
-            | NetlinkPayload::Noop
-            | NetlinkPayload::Overrun(_) => None,
-            // The enum is open; a kind we do not know carries nothing for us.
-            _ => continue,
-        });
-        rest = rest.get(length..).unwrap_or(&[]);
-    }
-    Ok(messages)
-}
-
 fn list(family: u8) -> io::Result<Vec<SocketId>> {
     let any = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-    let socket = open(NLM_F_DUMP, request(family, any))?;
-    let mut ids = Vec::new();
-    loop {
-        for message in receive::<SockDiagMessage>(&socket)? {
-            match message {
-                Some(SockDiagMessage::InetResponse(found)) => ids.push(found.header.socket_id),
-                Some(_) => {}
-                None => return Ok(ids),
-            }
-        }
-    }
+    let answers = ask(NETLINK_SOCK_DIAG, NLM_F_DUMP, request(family, any))?;
+    let id = |answer: SockDiagMessage| match answer {
+        SockDiagMessage::InetResponse(found) => Some(found.header.socket_id),
+        SockDiagMessage::InetRequest(_)
+        | SockDiagMessage::UnixRequest(_)
+        | SockDiagMessage::UnixResponse(_) => None,
+    };
+    Ok(answers.into_iter().filter_map(id).collect())
 }
 
 fn destroy(family: u8, id: SocketId) -> io::Result<()> {
-    let socket = open(NLM_F_ACK, SockDiagDestroy::new(request(family, id)))?;
-    receive::<SockDiagMessage>(&socket).map(|_| ())
+    let message = SockDiagDestroy::new(request(family, id));
+    ask::<_, SockDiagMessage>(NETLINK_SOCK_DIAG, NLM_F_ACK, message).map(drop)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use aya::programs::{
 };
 use dataplane_common::names;
 
-use super::{Error, Mode, Place, Tc, pin_name};
+use super::{Error, Mode, Place, Tc, pin_name, qdisc};
 use crate::ebpf::{
     load::{Programs, program},
     pin::{self, Pins},
@@ -113,8 +113,7 @@ fn attach_clsact(
     site: &Site<'_>,
     name: &str,
 ) -> Result<(), ProgramError> {
-    // It may be there already; if it is not and cannot be made, attaching says so.
-    let _there = tc::qdisc_add_clsact(site.name);
+    qdisc::ensure(site.pins, site.name, site.ifindex);
     let attach_type = direction(name);
     let ours = SchedClassifierLink::attached(site.name, attach_type, PRIORITY, HANDLE, None);
     let ours = ours.map_err(|error| ProgramError::from(tc::TcError::from(error)))?;
