@@ -387,11 +387,11 @@ async fn a_file_beyond_the_limit_is_named_and_the_others_are_read() {
 
 #[tokio::test]
 async fn an_alias_bomb_is_a_problem() {
-    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-    for i in 1..10 {
-        let refs = vec![format!("*a{}", i - 1); 10].join(", ");
-        bomb += &format!("a{i}: &a{i} [{refs}]\n");
-    }
+    let line = |i: u32| {
+        let items = i.checked_sub(1).map_or_else(|| "x".into(), |below| format!("*a{below}"));
+        format!("a{i}: &a{i} [{}]\n", vec![items; 10].join(", "))
+    };
+    let bomb: String = (0..10).map(line).collect();
     let mut seen = Seen::start(&[("a.yaml", &service("a", 1)), ("bomb.yaml", &bomb)]).await;
     seen.until(|seen| !seen.of_file("bomb.yaml").is_empty()).await;
     assert!(seen.objects.contains_key("Service default/a"));
