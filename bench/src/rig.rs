@@ -1,5 +1,8 @@
 //! The real programs and maps in the kernel, in a network namespace with one NIC, run packet by packet.
-#![expect(clippy::wildcard_enum_match_arm, reason = "aya has many kinds of programs and maps; we use four")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya has many kinds of programs and maps; we use four"
+)]
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
@@ -220,7 +223,8 @@ fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         };
         loaded.with_context(|| format!("the kernel refuses {name}"))?;
     }
-    let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
+    let program: &mut Xdp =
+        ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
     // The kernel runs XDP tests only on queues of a device that has XDP.
     program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;
     Ok(())

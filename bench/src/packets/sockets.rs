@@ -36,6 +36,9 @@ pub(super) fn run() -> anyhow::Result<Vec<Row>> {
         .override_global("AYA_LOG_LEVEL", &0u8, false)
         .load(object()?)
         .context("cannot load the eBPF object")?;
+    for name in ["connect4", "connect6"] {
+        hook(&mut ebpf, name)?.load()?;
+    }
     install(&mut ebpf, listener.local_addr()?.port(), listener6.local_addr()?.port())?;
     let cgroup = Cgroup::enter()?;
     let _stats = enable_stats(Stats::RunTime).context("cannot switch on BPF statistics")?;
@@ -44,14 +47,16 @@ pub(super) fn run() -> anyhow::Result<Vec<Row>> {
         ("connect4", SocketAddr::from((Ipv4Addr::new(10, 96, 0, 1), 80)), listener),
         ("connect6", SocketAddr::from((vip6(), 80)), listener6),
     ] {
-        let program: &mut CgroupSockAddr =
-            ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
-        program.load()?;
+        let program = hook(&mut ebpf, name)?;
         let directory = fs::File::open(&cgroup.path).context("cannot open the cgroup")?;
         program.attach(directory, CgroupAttachMode::Single)?;
         rows.push(summarise(name, "ns", sample(program, to, &listener)?));
     }
     Ok(rows)
+}
+
+fn hook<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut CgroupSockAddr> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
 }
 
 fn sample(
@@ -63,7 +68,8 @@ fn sample(
     for _ in 0..SAMPLES {
         let before = program.info()?;
         for _ in 0..CONNECTS {
-            let stream = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
+            let stream =
+                TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
             drop((stream, listener.accept()?));
         }
         let after = program.info()?;
@@ -83,8 +89,7 @@ fn vip6() -> Ipv6Addr {
 /// One service per family that leads to a listener on this host.
 fn install(ebpf: &mut Ebpf, port: u16, port6: u16) -> anyhow::Result<()> {
     let mut maps = maps_of(ebpf)?;
-    let config =
-        Config { source_port_min: 1024, source_port_count: 1, ..Config::default() };
+    let config = Config { source_port_min: 1024, source_port_count: 1, ..Config::default() };
     maps.update(names::CONFIG, &[0u32], &[config])?;
     let mut gate = HostTables::default();
     let vip4 = [10, 96, 0, 1];

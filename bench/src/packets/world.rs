@@ -112,13 +112,23 @@ impl World {
             baseline("xdp_parse_lookup", "bench_xdp_lookup", MANY),
         ];
         cases.extend(family::<4>([
-            "tc4_established", "tc4_new", "tc4_miss", "tc4_reply",
-            "xdp4_established", "xdp4_new", "xdp4_miss",
+            "tc4_established",
+            "tc4_new",
+            "tc4_miss",
+            "tc4_reply",
+            "xdp4_established",
+            "xdp4_new",
+            "xdp4_miss",
         ]));
         cases.push(Case { name: "parse_lookup6", ..baseline6("parse_lookup6", "bench_lookup") });
         cases.extend(family::<16>([
-            "tc6_established", "tc6_new", "tc6_miss", "tc6_reply",
-            "xdp6_established", "xdp6_new", "xdp6_miss",
+            "tc6_established",
+            "tc6_new",
+            "tc6_miss",
+            "tc6_reply",
+            "xdp6_established",
+            "xdp6_new",
+            "xdp6_miss",
         ]));
         cases
     }
@@ -189,7 +199,8 @@ where
         let start = u32::from(chain) * 256;
         for number in 0..CHAIN {
             let slot = start + u32::from(number);
-            let endpoint = Endpoint::new(addr(chain, number + 1), 80 + u16::from(number) + 1, 0, id);
+            let endpoint =
+                Endpoint::new(addr(chain, number + 1), 80 + u16::from(number) + 1, 0, id);
             family.endpoints.insert(slot, endpoint);
             let key = FrontendKey::new(addr(chain, number), 80 + u16::from(number), TCP);
             family.frontends.insert(key, Frontend { base: slot, count: 1, flags, service: 1 });

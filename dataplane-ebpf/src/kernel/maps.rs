@@ -44,8 +44,7 @@ pub(super) static FLOWS6: LruHashMap<FlowKey<16>, Flow<16>> =
 pub(super) static PEERS: LruHashMap<PeerKey, Peer> =
     LruHashMap::with_max_entries(names::PEERS_MAX, 0);
 #[map]
-pub(super) static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
+pub(super) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 
 /// Where a flow is put together before it is inserted: the 512-byte stack has no room for it.
 #[map]

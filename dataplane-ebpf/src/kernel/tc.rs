@@ -170,9 +170,7 @@ fn act(skb: *mut __sk_buff, hook: Hook, outcome: u64) -> i32 {
         Kind::Link => redirect(outcome.ifindex()),
         Kind::Neighbour => {
             // SAFETY: no next hop is given, so the kernel looks it up by the packet's destination.
-            unsafe {
-                bpf_redirect_neigh(outcome.ifindex(), core::ptr::null_mut(), 0, 0) as i32
-            }
+            unsafe { bpf_redirect_neigh(outcome.ifindex(), core::ptr::null_mut(), 0, 0) as i32 }
         }
         Kind::Answer => redirect(ifindex(context)),
         Kind::Drop | Kind::First | Kind::Refuse => SHOT,

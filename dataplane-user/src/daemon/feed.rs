@@ -18,7 +18,9 @@ use crate::{
         sockets::{SocketError, destroy_udp},
     },
     model::{NodeIdentity, PortKey, PortState, Protocol, ServiceTable},
-    source::{self, Health, KubeSource, ManifestSource, ProblemScope, Source, SourceEvent, SourceProblem},
+    source::{
+        self, Health, KubeSource, ManifestSource, ProblemScope, Source, SourceEvent, SourceProblem,
+    },
     sync::Table,
 };
 
@@ -163,7 +165,10 @@ async fn follow_health(mut health: watch::Receiver<Health>, shared: Shared) {
 }
 
 /// Destroys the node's own connected UDP sockets whose endpoint has left, batch by batch.
-pub async fn destroy_sockets(mut maps: KernelMaps, mut batches: mpsc::UnboundedReceiver<Vec<Departed>>) {
+pub async fn destroy_sockets(
+    mut maps: KernelMaps,
+    mut batches: mpsc::UnboundedReceiver<Vec<Departed>>,
+) {
     while let Some(departed) = batches.recv().await {
         let result = tokio::task::block_in_place(|| destroy_batch(&mut maps, &departed));
         match result {

@@ -6,7 +6,7 @@ use futures::{Stream, TryStreamExt, future::ready};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-    link::{InfoKind, LinkInfo, LinkAttribute, LinkMessage, LinkXdp, XdpAttached as Attached},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached as Attached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};

@@ -53,13 +53,13 @@ impl States {
 
     fn problems(&self) -> Vec<SourceProblem> {
         let failures = [&self.services.failure, &self.slices.failure];
-        let problem = |failure: &str| SourceProblem {
+        let problem = |failure| SourceProblem {
             file: None,
             document: None,
             object: None,
-            cause: SourceCause::Server(failure.into()),
+            cause: SourceCause::Server(failure),
         };
-        failures.into_iter().flatten().map(|failure| problem(failure)).collect()
+        failures.into_iter().flatten().cloned().map(problem).collect()
     }
 }
 

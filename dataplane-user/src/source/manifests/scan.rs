@@ -95,9 +95,14 @@ enum Text {
 
 fn read(path: &Path) -> io::Result<Text> {
     // A named pipe would block the open; it is no manifest.
-    if !fs::metadata(path)?.is_file() {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
         return Ok(Text::NotAFile);
     }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Ok(Text::TooLarge(metadata.len()));
+    }
+    // It may grow while it is read.
     let mut text = String::new();
     let mut file = File::open(path)?.take(FILE_BYTES_MAX + 1);
     let bytes = file.read_to_string(&mut text)? as u64;
@@ -108,7 +113,7 @@ fn read(path: &Path) -> io::Result<Text> {
 }
 
 /// The names of the manifests, in order. Hidden ones are for editors and for the links of a
-/// mounted ConfigMap.
+/// mounted `ConfigMap`.
 fn manifests(directory: &Path) -> io::Result<Vec<Arc<str>>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -8,6 +8,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::scan::FILE_BYTES_MAX;
 use crate::{
     model::{Kind, ObjectEvent, ObjectName, ObjectRef},
     source::{Error, Health, ManifestSource, ProblemScope, SourceEvent},
@@ -355,4 +356,43 @@ async fn half_a_file_is_not_read_while_its_writer_has_it_open() {
     drop(file);
     seen.until_port("Service default/a", 5).await;
     assert!(!seen.log.iter().any(|line| line.starts_with("gone")), "{:?}", seen.log);
+}
+
+#[tokio::test]
+async fn a_list_of_all_services_of_a_large_cluster_is_read() {
+    // With more nodes than the YAML parser takes unasked.
+    let item = |i| {
+        let at = format!("{{port: {}}}", i % 65_535 + 1);
+        format!(
+            "- {{apiVersion: v1, kind: Service, metadata: {{name: s{i}}}, spec: {{ports: [{at}]}}}}\n"
+        )
+    };
+    let items: String = (0..20_000).map(item).collect();
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n{items}");
+    let seen = Seen::start(&[("all.yaml", &list)]).await;
+    assert_eq!(seen.objects.len(), 20_000, "{:?}", seen.problems);
+}
+
+#[tokio::test]
+async fn a_file_beyond_the_limit_is_named_and_the_others_are_read() {
+    let mut seen = Seen::start(&[("a.yaml", &service("a", 1))]).await;
+    // A hole: it takes no room on the disk.
+    let file = fs::File::create(seen.path().join("big.yaml")).unwrap();
+    file.set_len(FILE_BYTES_MAX + 1).unwrap();
+    drop(file);
+    seen.until(|seen| !seen.of_file("big.yaml").is_empty()).await;
+    assert!(seen.of_file("big.yaml")[0].contains("has 134217729 bytes"), "{:?}", seen.problems);
+    assert!(seen.objects.contains_key("Service default/a"));
+}
+
+#[tokio::test]
+async fn an_alias_bomb_is_a_problem() {
+    let line = |i: u32| {
+        let items = i.checked_sub(1).map_or_else(|| "x".into(), |below| format!("*a{below}"));
+        format!("a{i}: &a{i} [{}]\n", vec![items; 10].join(", "))
+    };
+    let bomb: String = (0..10).map(line).collect();
+    let mut seen = Seen::start(&[("a.yaml", &service("a", 1)), ("bomb.yaml", &bomb)]).await;
+    seen.until(|seen| !seen.of_file("bomb.yaml").is_empty()).await;
+    assert!(seen.objects.contains_key("Service default/a"));
 }
