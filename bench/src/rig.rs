@@ -187,6 +187,14 @@ impl Rig {
     }
 }
 
+/// The maps of the object, new and empty in the kernel; no program is loaded. Needs root and BPF.
+pub fn empty_maps(flows: u32) -> anyhow::Result<KernelMaps> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(names::FLOWS4, flows).map_max_entries(names::FLOWS6, flows);
+    let mut ebpf = loader.load(object()?).context("cannot load the eBPF object")?;
+    maps_of(&mut ebpf)
+}
+
 /// Instructions that the verifier walked for every program of the object, by name.
 ///
 /// Needs root and BPF. Nothing is attached.
@@ -219,7 +227,8 @@ fn load_packet_programs(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         };
         loaded.with_context(|| format!("the kernel refuses {name}"))?;
     }
-    let program: &mut Xdp = ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
+    let program: &mut Xdp =
+        ebpf.program_mut(names::NIC_XDP).context("no XDP program")?.try_into()?;
     // The kernel runs XDP tests only on queues of a device that has XDP.
     program.attach("nic", XdpMode::Driver).context("cannot attach XDP to the NIC")?;
     Ok(())
