@@ -1,4 +1,5 @@
 //! The real programs and maps in the kernel, in a network namespace with one NIC, run packet by packet.
+#![expect(clippy::wildcard_enum_match_arm, reason = "aya has many kinds of programs and maps; we use four")]
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 

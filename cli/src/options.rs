@@ -50,12 +50,10 @@ pub(crate) enum Tc {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Xdp {
-    /// In the driver where it can, in the network stack otherwise.
+    /// In the driver, but not on a veth pair, whose other end would drop what comes back.
     Auto,
-    /// In the driver or not at all.
+    /// In the driver, on a veth pair too.
     Driver,
-    /// In the network stack.
-    Generic,
     /// Not at all.
     Off,
 }
@@ -234,7 +232,6 @@ impl From<Xdp> for attach::Xdp {
         match xdp {
             Xdp::Auto => Self::Auto,
             Xdp::Driver => Self::Driver,
-            Xdp::Generic => Self::Generic,
             Xdp::Off => Self::Off,
         }
     }

@@ -1,4 +1,5 @@
 //! Turn a packet that nobody serves into its refusal: TCP RST, or ICMP port unreachable.
+#![expect(clippy::cast_possible_truncation, reason = "lengths of headers, and of a packet of 64 KiB")]
 
 use dataplane_common::{Reason, TCP, Tuple, V4, V6};
 

@@ -175,7 +175,6 @@ where
 
 /// The flow that the packet belongs to, or the step that follows without one.
 #[inline(always)]
-#[expect(clippy::type_complexity, reason = "used by `known` alone")]
 fn find_flow<T, const N: usize>(
     headers: &Headers<N>,
     tables: &mut T,

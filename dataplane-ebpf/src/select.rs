@@ -16,7 +16,6 @@ pub const fn hash<const N: usize>(tuple: &Tuple<N>, protocol: u8) -> u32 {
 ///
 /// The upper half of a product instead of a remainder: no division, and no bias worth the name.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "a product of two 32-bit numbers, shifted")]
 pub const fn slot(frontend: &Frontend, hash: u32) -> Option<u32> {
     if frontend.count == 0 {
         return None;
@@ -25,7 +24,7 @@ pub const fn slot(frontend: &Frontend, hash: u32) -> Option<u32> {
     Some(frontend.base.wrapping_add(within as u32))
 }
 
-/// Spread every bit of `word` over all others (the finaliser of MurmurHash3, 32 bits).
+/// Spread every bit of `word` over all others (the finaliser of Murmur hash 3, 32 bits).
 #[inline(always)]
 pub const fn mix(word: u32) -> u32 {
     let word = (word ^ (word >> 16)).wrapping_mul(0x85eb_ca6b);

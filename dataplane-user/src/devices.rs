@@ -44,6 +44,9 @@ pub struct Device {
     pub name: String,
     /// What it is.
     pub role: Role,
+    /// Whether it is one end of a veth pair. What XDP sends back on one is lost unless the other
+    /// end runs XDP too.
+    pub veth: bool,
 }
 
 /// The node's devices and addresses at one moment.

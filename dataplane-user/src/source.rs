@@ -72,7 +72,7 @@ pub enum Error {
         cause: notify::Error,
     },
     /// The kubeconfig file cannot be used.
-    #[error("cannot use kubeconfig {file}: {cause}")]
+    #[error("cannot use kubeconfig {file}: {}", first_line(.cause))]
     Kubeconfig {
         /// The file.
         file: Box<str>,
@@ -80,7 +80,7 @@ pub enum Error {
         cause: Box<kube::config::KubeconfigError>,
     },
     /// Neither a kubeconfig nor a pod's service account leads to an API server.
-    #[error("found no Kubernetes API server to read from: {0}")]
+    #[error("found no Kubernetes API server to read from: {}", first_line(.0))]
     NoServer(Box<kube::config::InferConfigError>),
     /// The configuration is there, but no client can be made from it.
     #[error("cannot make a client for the Kubernetes API server {server}: {cause}")]
@@ -90,6 +90,11 @@ pub enum Error {
         /// Why.
         cause: Box<kube::Error>,
     },
+}
+
+/// The parser of kubeconfigs goes on with a picture of the text.
+fn first_line(cause: &impl std::fmt::Display) -> String {
+    cause.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Where objects come from.

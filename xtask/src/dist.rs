@@ -9,6 +9,9 @@ use crate::{run, say, setup};
 /// The ELF program header that names a dynamic loader; a static binary has none.
 const PT_INTERP: u32 = 3;
 
+/// The ELF machine of eBPF objects.
+const EM_BPF: u16 = 247;
+
 /// Builds `dist/hashplane` and proves that it needs no library of the machine it runs on.
 pub(crate) fn run() -> Result<()> {
     setup::ensure(setup::For::Dist)?;
@@ -33,12 +36,19 @@ fn check(binary: &Path) -> Result<()> {
         Some(false) => bail!("dist/hashplane names a dynamic loader, so it is not static"),
         None => bail!("dist/hashplane is not a 64-bit little-endian ELF file"),
     }
-    if !bytes.windows(11).any(|window| window == b"pod_ingress") {
+    if !has_bpf_object(&bytes) {
         bail!("dist/hashplane has no eBPF programs inside; `cargo xtask setup` says why");
     }
     let (kib, path) = (bytes.len() / 1024, "dist/hashplane");
     say::step(&format!("{path}: {kib} KiB, static, with its eBPF programs inside"));
     Ok(())
+}
+
+/// Whether an ELF file for the kernel's BPF machine lies anywhere in `bytes`.
+fn has_bpf_object(bytes: &[u8]) -> bool {
+    let magic = b"\x7fELF\x02\x01";
+    let mut headers = bytes.windows(20).filter(|window| window.starts_with(magic));
+    headers.any(|header| field(header, 18).map(u16::from_le_bytes) == Some(EM_BPF))
 }
 
 /// Whether an ELF file runs without a dynamic loader; `None` if it is none that we read.
@@ -74,5 +84,15 @@ mod tests {
         assert_eq!(is_static(&bare), Some(true));
         assert_eq!(is_static(b"#!/bin/sh"), None);
         assert_eq!(is_static(&own[..60]), None);
+    }
+
+    #[test]
+    fn a_binary_with_a_stub_inside_is_found_out() {
+        let mut binary = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(!has_bpf_object(&binary));
+        let mut object = binary[..64].to_vec();
+        object[18..20].copy_from_slice(&EM_BPF.to_le_bytes());
+        binary.extend(object);
+        assert!(has_bpf_object(&binary));
     }
 }

@@ -115,12 +115,11 @@ impl Cgroup {
         let mounts = fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
         let root = mounts
             .lines()
-            .filter_map(|line| {
+            .find_map(|line| {
                 let mut words = line.split(' ');
                 let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
                 (kind == "cgroup2").then_some(path)
             })
-            .next()
             .context("no cgroup2 is mounted")?;
         let own = fs::read_to_string("/proc/self/cgroup").context("cannot read our cgroup")?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();

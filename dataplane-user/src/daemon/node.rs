@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(without.flags, 0);
         assert_eq!((without.masquerade4, without.masquerade6), ([192, 0, 2, 1], [0; 16]));
         assert_eq!((without.source_port_min, without.source_port_count), (1024, 28976));
-        devices.devices.insert(3, Device { name: "veth3".into(), role: Role::PodLink });
+        devices.devices.insert(3, Device { name: "veth3".into(), role: Role::PodLink, veth: true });
         assert_eq!(config(&facts, &devices).flags, Config::POD_LINKS);
     }
 }

@@ -17,7 +17,7 @@ static NIC_NAMES: LazyLock<Patterns> =
 pub fn classify(seen: &Seen, selection: &Selection) -> Devices {
     let devices = seen.links.iter().filter_map(|(index, link)| {
         let role = role(seen, selection, *index)?;
-        Some((*index, Device { name: link.name.clone(), role }))
+        Some((*index, Device { name: link.name.clone(), role, veth: link.veth }))
     });
     let devices = devices.collect();
     let node_addresses: BTreeSet<IpAddr> =

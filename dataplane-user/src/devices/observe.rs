@@ -6,7 +6,7 @@ use futures::{Stream, TryStreamExt, future::ready};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached as Attached},
+    link::{InfoKind, LinkInfo, LinkAttribute, LinkMessage, LinkXdp, XdpAttached as Attached},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -23,6 +23,8 @@ pub struct Link {
     pub loopback: bool,
     /// Index of the bond or bridge that owns it.
     pub controller: Option<u32>,
+    /// Whether it is one end of a veth pair.
+    pub veth: bool,
     /// How an XDP program runs on it, if one does.
     pub xdp: Option<XdpAttached>,
 }
@@ -101,6 +103,9 @@ fn link(message: LinkMessage) -> (u32, Link) {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(index) => link.controller = Some(index),
+            LinkAttribute::LinkInfo(parts) => {
+                link.veth = parts.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             LinkAttribute::Xdp(parts) => link.xdp = parts.iter().find_map(xdp),
             _ => {}
         }

@@ -51,13 +51,11 @@ pub enum Tc {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Xdp {
-    /// In the driver where it can, in the network stack otherwise.
+    /// In the driver, but not on a veth pair.
     #[default]
     Auto,
-    /// In the driver or not at all.
+    /// In the driver, on a veth pair too.
     Driver,
-    /// In the network stack.
-    Generic,
     /// Not at all.
     Off,
 }
@@ -207,7 +205,7 @@ impl Attacher {
             None => cgroup::attach(&mut self.programs, &self.pins, &place, target)?,
             Some(ifindex) if place.program == names::NIC_XDP => {
                 let site = device::Site { pins: &self.pins, ifindex, name: target };
-                device::attach_xdp(&mut self.programs, &site, self.settings.xdp)?
+                device::attach_xdp(&mut self.programs, &site)?
             }
             Some(ifindex) => {
                 let site = device::Site { pins: &self.pins, ifindex, name: target };
@@ -237,6 +235,15 @@ impl Attacher {
     }
 }
 
+/// Whether a NIC gets the XDP program. Without it TC does the same work.
+const fn uses_xdp(setting: Xdp, veth: bool) -> bool {
+    match setting {
+        Xdp::Auto => !veth,
+        Xdp::Driver => true,
+        Xdp::Off => false,
+    }
+}
+
 /// Every place that should have a program, with the device's name or the cgroup's path.
 fn wanted(devices: &Devices, settings: &Settings) -> BTreeMap<Place, String> {
     let mut wanted = BTreeMap::new();
@@ -245,13 +252,13 @@ fn wanted(devices: &Devices, settings: &Settings) -> BTreeMap<Place, String> {
             wanted.insert(Place { ifindex: None, program }, cgroup.display().to_string());
         }
     }
-    for (ifindex, Device { name, role }) in &devices.devices {
+    for (ifindex, Device { name, role, veth }) in &devices.devices {
         let (tc, xdp) = match role {
             Role::PodLink => ([names::POD_INGRESS, names::POD_EGRESS], None),
             Role::Nic => ([names::NIC_INGRESS, names::NIC_EGRESS], Some(names::NIC_XDP)),
         };
         let tc = tc.into_iter().filter(|_| settings.tc != Tc::Off);
-        let xdp = xdp.into_iter().filter(|_| settings.xdp != Xdp::Off);
+        let xdp = xdp.into_iter().filter(|_| uses_xdp(settings.xdp, *veth));
         for program in tc.chain(xdp) {
             wanted.insert(Place { ifindex: Some(*ifindex), program }, name.clone());
         }

@@ -234,6 +234,7 @@ fn place<const N: usize>(
         *endpoint = Endpoint::new(endpoint.addr(), endpoint.port(), endpoint.flags(), id);
     }
     release_departed(shared, &old, &wanted, protocol);
+    shared.hosts = shared.hosts + hosts(&wanted) - hosts(&old);
     half.write(block, &wanted);
     half.blocks.release(if in_place {
         Block { base: old_block.base + len, len: old_block.len - len }
@@ -241,6 +242,11 @@ fn place<const N: usize>(
         old_block
     });
     Ok(block)
+}
+
+/// How many of `endpoints` have the node's own address.
+pub(crate) fn hosts<const N: usize>(endpoints: &[Endpoint<N>]) -> usize {
+    endpoints.iter().filter(|endpoint| endpoint.flags() & Endpoint::<N>::HOST != 0).count()
 }
 
 /// Gives back the identities of those in `old` who are not in `wanted`.
@@ -268,6 +274,7 @@ fn drop_port<const N: usize>(half: &mut Half<N>, shared: &mut Shared, slot: u32)
     let Some(port) = half.remove(slot) else { return };
     let old = half.slice(port.block).to_vec();
     release_departed(shared, &old, &[], port.protocol);
+    shared.hosts -= hosts(&old);
     half.blocks.release(port.block);
     for claim in &port.claims {
         match &port.key {

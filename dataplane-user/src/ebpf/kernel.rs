@@ -3,9 +3,10 @@
 use std::{
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
+use aya::maps::{MapData, MapType};
 use dataplane_common::{Config, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey};
 
 /// Values that are their bytes.
@@ -131,8 +132,88 @@ fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Writes entries; on failure says how many were written.
-pub fn update<K: Plain, V: Plain>(
+/// A map whose sizes are known: no call makes the kernel read or write past a key or a value.
+#[derive(Debug)]
+pub struct Map {
+    data: MapData,
+    key_size: usize,
+    value_size: usize,
+    max_entries: u32,
+}
+
+impl Map {
+    /// Takes an array or a hash; those with a value per processor are read another way.
+    pub fn new(data: MapData) -> io::Result<Self> {
+        let read = data.info().map_err(io::Error::other)?;
+        let kind = read.map_type().map_err(io::Error::other)?;
+        if !matches!(kind, MapType::Array | MapType::Hash | MapType::LruHash) {
+            let text = format!("maps of type {kind:?} cannot be read in batches");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(Self {
+            key_size: read.key_size() as usize,
+            value_size: read.value_size() as usize,
+            max_entries: read.max_entries(),
+            data,
+        })
+    }
+
+    /// How many entries it holds at most.
+    pub const fn max_entries(&self) -> u32 {
+        self.max_entries
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.data.fd().as_fd()
+    }
+
+    fn check_key<K>(&self) -> io::Result<()> {
+        check_size("keys", self.key_size, size_of::<K>())
+    }
+
+    fn check<K, V>(&self) -> io::Result<()> {
+        self.check_key::<K>()?;
+        check_size("values", self.value_size, size_of::<V>())
+    }
+
+    /// Writes entries; on failure says how many were written.
+    pub fn update<K: Plain, V: Plain>(
+        &self,
+        keys: &[K],
+        values: &[V],
+    ) -> Result<(), (usize, io::Error)> {
+        self.check::<K, V>().map_err(|error| (0, error))?;
+        update(self.fd(), keys, values)
+    }
+
+    /// Deletes entries; those which are not there count as deleted. On failure says how many were.
+    pub fn delete<K: Plain>(&self, keys: &[K]) -> Result<(), (usize, io::Error)> {
+        self.check_key::<K>().map_err(|error| (0, error))?;
+        delete(self.fd(), keys)
+    }
+
+    /// One entry.
+    pub fn lookup<K: Plain, V: Plain>(&self, key: &K) -> io::Result<Option<V>> {
+        self.check::<K, V>()?;
+        lookup(self.fd(), key)
+    }
+
+    /// Every entry, `chunk` at a time. Entries that change meanwhile may be missed or seen twice.
+    pub fn entries<K: Plain, V: Plain>(&self, chunk: u32) -> io::Result<Vec<(K, V)>> {
+        self.check::<K, V>()?;
+        entries(self.fd(), chunk)
+    }
+}
+
+fn check_size(what: &str, found: usize, wanted: usize) -> io::Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    let text = format!("its {what} have {found} bytes instead of {wanted}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
+fn update<K: Plain, V: Plain>(
     fd: BorrowedFd<'_>,
     keys: &[K],
     values: &[V],
@@ -156,8 +237,7 @@ pub fn update<K: Plain, V: Plain>(
     Ok(())
 }
 
-/// Deletes entries; those which are not there count as deleted. On failure says how many were.
-pub fn delete<K: Plain>(fd: BorrowedFd<'_>, mut keys: &[K]) -> Result<(), (usize, io::Error)> {
+fn delete<K: Plain>(fd: BorrowedFd<'_>, mut keys: &[K]) -> Result<(), (usize, io::Error)> {
     let total = keys.len();
     while keys.len() > 1 {
         let mut attr = batch(fd, keys, keys.len());
@@ -181,8 +261,7 @@ pub fn delete<K: Plain>(fd: BorrowedFd<'_>, mut keys: &[K]) -> Result<(), (usize
     Ok(())
 }
 
-/// One entry.
-pub fn lookup<K: Plain, V: Plain>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+fn lookup<K: Plain, V: Plain>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::zeroed();
     let mut attr = element(fd, key);
     attr.value = address_of(value.as_mut_ptr());
@@ -194,8 +273,7 @@ pub fn lookup<K: Plain, V: Plain>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Opt
     }
 }
 
-/// Every entry, `chunk` at a time. Entries that change meanwhile may be missed or seen twice.
-pub fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<(K, V)>> {
+fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<(K, V)>> {
     let mut all = Vec::new();
     // The cursor is a key for arrays and a bucket number for hashes; 64 bytes hold either.
     let (mut cursor, mut next) = ([0u64; 8], [0u64; 8]);

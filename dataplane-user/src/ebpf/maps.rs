@@ -1,12 +1,12 @@
 //! The maps of the datapath as the appliers see them: batches in, batches out, by name.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use aya::maps::MapData;
 use dataplane_common::names;
 
 use super::{
-    kernel::{self, Plain},
+    kernel::{Map, Plain},
     program::Limits,
 };
 
@@ -54,6 +54,14 @@ pub enum MapError {
         /// Name of the map.
         map: &'static str,
     },
+    /// A map of a type or with sizes that we do not write.
+    #[error("map {map} is none of ours: {source}")]
+    Unfit {
+        /// Name of the map.
+        map: &'static str,
+        /// What is different.
+        source: io::Error,
+    },
     /// A pinned map could not be opened.
     #[error("cannot open the pinned map {map}")]
     Open {
@@ -70,7 +78,7 @@ impl MapError {
     pub(crate) fn done(&self) -> usize {
         match self {
             Self::Call { done, .. } => *done,
-            Self::Missing { .. } | Self::Open { .. } => 0,
+            Self::Missing { .. } | Self::Unfit { .. } | Self::Open { .. } => 0,
         }
     }
 
@@ -78,7 +86,7 @@ impl MapError {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Call { source, .. } => source.raw_os_error() == Some(libc::E2BIG),
-            Self::Missing { .. } | Self::Open { .. } => false,
+            Self::Missing { .. } | Self::Unfit { .. } | Self::Open { .. } => false,
         }
     }
 }
@@ -124,17 +132,18 @@ pub trait MapWriter {
 /// The kernel's maps.
 #[derive(Debug, Default)]
 pub struct KernelMaps {
-    maps: BTreeMap<&'static str, (MapData, u32)>,
+    maps: BTreeMap<&'static str, Map>,
 }
 
 /// Entries per batch when reading.
 const READ_CHUNK: u32 = 8192;
 
 impl KernelMaps {
-    /// Opens every map of [`names::MAPS`] pinned in `directory`.
+    /// Opens every map of [`names::MAPS`] pinned in `directory` but `COUNTERS`, which has a value
+    /// per processor.
     pub fn from_pins(directory: &Path) -> Result<Self, MapError> {
         let mut maps = Self::default();
-        for map in names::MAPS {
+        for map in names::MAPS.into_iter().filter(|map| *map != names::COUNTERS) {
             let data = MapData::from_pin(directory.join(map));
             maps.insert(map, data.map_err(|source| MapError::Open { map, source })?)?;
         }
@@ -143,13 +152,13 @@ impl KernelMaps {
 
     /// Adds a map that was opened or loaded elsewhere.
     pub fn insert(&mut self, map: &'static str, data: MapData) -> Result<(), MapError> {
-        let read = data.info().map_err(|source| MapError::Open { map, source })?;
-        self.maps.insert(map, (data, read.max_entries()));
+        let data = Map::new(data).map_err(|source| MapError::Unfit { map, source })?;
+        self.maps.insert(map, data);
         Ok(())
     }
 
-    fn map(&self, map: &'static str) -> Result<&MapData, MapError> {
-        self.maps.get(map).map(|(data, _)| data).ok_or(MapError::Missing { map })
+    fn map(&self, map: &'static str) -> Result<&Map, MapError> {
+        self.maps.get(map).ok_or(MapError::Missing { map })
     }
 }
 
@@ -160,21 +169,21 @@ impl MapWriter for KernelMaps {
         keys: &[K],
         values: &[V],
     ) -> Result<(), MapError> {
-        kernel::update(self.map(map)?.fd().as_fd(), keys, values).map_err(|(done, source)| {
+        self.map(map)?.update(keys, values).map_err(|(done, source)| {
             let operation = Operation::Write;
             MapError::Call { map, operation, tried: keys.len(), done, source }
         })
     }
 
     fn delete<K: Plain>(&mut self, map: &'static str, keys: &[K]) -> Result<(), MapError> {
-        kernel::delete(self.map(map)?.fd().as_fd(), keys).map_err(|(done, source)| {
+        self.map(map)?.delete(keys).map_err(|(done, source)| {
             let operation = Operation::Delete;
             MapError::Call { map, operation, tried: keys.len(), done, source }
         })
     }
 
     fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError> {
-        kernel::entries(self.map(map)?.fd().as_fd(), READ_CHUNK).map_err(|source| MapError::Call {
+        self.map(map)?.entries(READ_CHUNK).map_err(|source| MapError::Call {
             map,
             operation: Operation::Read,
             tried: 0,
@@ -188,7 +197,7 @@ impl MapWriter for KernelMaps {
         map: &'static str,
         key: &K,
     ) -> Result<Option<V>, MapError> {
-        kernel::lookup(self.map(map)?.fd().as_fd(), key).map_err(|source| MapError::Call {
+        self.map(map)?.lookup(key).map_err(|source| MapError::Call {
             map,
             operation: Operation::Read,
             tried: 1,
@@ -198,6 +207,6 @@ impl MapWriter for KernelMaps {
     }
 
     fn max_entries(&self, map: &'static str) -> Result<u32, MapError> {
-        self.maps.get(map).map(|(_, max)| *max).ok_or(MapError::Missing { map })
+        self.map(map).map(Map::max_entries)
     }
 }

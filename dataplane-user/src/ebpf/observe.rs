@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, TCP, names};
+use dataplane_common::{
+    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey, TCP, names,
+};
 
 use super::{
     blocks::Block,
+    compile::hosts,
     half::{Claim, Half, Owner, Port},
     maps::{MapError, MapWriter},
     program::{Program, Shared},
@@ -53,6 +56,9 @@ impl Program {
         }
         remember::<4>(&mut program.shared, maps, names::FLOWS4)?;
         remember::<16>(&mut program.shared, maps, names::FLOWS6)?;
+        for (_, peer) in maps.entries::<PeerKey, Peer>(names::PEERS)? {
+            program.shared.ids.raise(EndpointId::from_bits(peer.endpoint));
+        }
         program.shared.ids.observed();
         Ok(program)
     }
@@ -155,6 +161,7 @@ fn keep<const N: usize>(
         }
         reserved.push(endpoint.id());
     }
+    shared.hosts += hosts(&endpoints);
     half.write(block, &endpoints);
     // It is there already.
     half.blocks_dirty.pop();

@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     /// Indexes of `LIVE` that may differ from the kernel's.
     pub(crate) live_dirty: Vec<u32>,
     pub(crate) departed: Vec<Departed>,
+    /// Endpoints that have the node's own address.
+    pub(crate) hosts: usize,
 }
 
 impl Program {
@@ -101,6 +103,7 @@ impl Program {
                 gate: Gate::new(),
                 live_dirty: Vec::new(),
                 departed: Vec::new(),
+                hosts: 0,
             },
             left_out: BTreeMap::new(),
         }
@@ -162,6 +165,11 @@ impl Program {
     /// Endpoints that left and whose sockets have not been looked after; empties the list.
     pub fn take_departed(&mut self) -> Vec<Departed> {
         std::mem::take(&mut self.shared.departed)
+    }
+
+    /// Whether some endpoint has the node's own address.
+    pub fn has_host_endpoints(&self) -> bool {
+        self.shared.hosts > 0
     }
 
     /// Whether gate bits wait for flows to end.

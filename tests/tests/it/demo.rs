@@ -58,10 +58,15 @@ fn a_demo_that_is_kept_can_be_removed() {
         return;
     }
     let demo = |arguments: &[&str]| {
-        let output = Command::new(TOOL).env("HASHPLANE_BIN", hashplane()).args(arguments).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        // Into a file: what is kept holds on to its output, and a pipe would never end.
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new(TOOL);
+        command.env("HASHPLANE_BIN", hashplane()).args(arguments);
+        command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
+        let status = command.status().unwrap();
+        let text = std::fs::read_to_string(said.path()).unwrap();
+        assert!(status.success(), "{text}");
+        text
     };
     let text = demo(&["--keep"]);
     let lab = lab_in(&text);

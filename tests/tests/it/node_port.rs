@@ -64,16 +64,6 @@ fn a_node_port_works_with_xdp_in_the_driver() {
 }
 
 #[test]
-fn a_node_port_works_with_xdp_in_the_network_stack() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--xdp", "generic"]);
-    let (_web, [near, far]) = service(&world);
-    check_from_outside(&world, &[&near, &far]);
-}
-
-#[test]
 fn a_node_port_works_without_xdp() {
     if skipped() {
         return;

@@ -143,50 +143,23 @@ fn remove_filter(name: &str, attach_type: TcAttachType) {
     drop(SchedClassifierLink::attached(name, attach_type, PRIORITY, HANDLE, None));
 }
 
-/// Attaches the XDP program in the first mode that `setting` allows and the device takes.
-pub(super) fn attach_xdp(
-    programs: &mut Programs,
-    site: &Site<'_>,
-    setting: super::Xdp,
-) -> Result<Mode, Error> {
+/// Attaches the XDP program in the driver.
+///
+/// There is no generic XDP: it runs behind the driver, where TC does the same work at the same
+/// cost, and since Linux 6.9 it can leave TC with a packet whose Ethernet header is out of sight.
+pub(super) fn attach_xdp(programs: &mut Programs, site: &Site<'_>) -> Result<Mode, Error> {
     let name = names::NIC_XDP;
     let program: &mut Xdp = program(&mut programs.ebpf, name)?;
-    let modes: &[Mode] = match setting {
-        super::Xdp::Auto => &[Mode::Driver, Mode::Generic],
-        super::Xdp::Driver => &[Mode::Driver],
-        super::Xdp::Generic => &[Mode::Generic],
-        super::Xdp::Off => &[],
-    };
-    for mode in [Mode::Driver, Mode::Generic] {
-        let path = site.pin(name, mode);
-        if modes.contains(&mode) {
-            if replace_xdp(program, &path) {
-                return Ok(mode);
-            }
-        } else {
-            // A device takes one XDP program: the mode that is not wanted has to go first.
-            pin::remove(&path)?;
-        }
+    if replace_xdp(program, &site.pin(name, Mode::Driver)) {
+        return Ok(Mode::Driver);
     }
-    let mut refused = None;
-    for mode in modes {
-        let flags = if *mode == Mode::Driver { XdpMode::Driver } else { XdpMode::Skb };
-        match program.attach_to_if_index(site.ifindex, flags).and_then(|id| program.take_link(id)) {
-            Ok(link) => {
-                if let Some(error) = &refused {
-                    let error = super::chain(error);
-                    tracing::warn!(
-                        device = site.name,
-                        error,
-                        "the driver takes no XDP program, using generic XDP: correct but slower"
-                    );
-                }
-                return keep_xdp(site, *mode, link).map(|()| *mode);
-            }
-            Err(error) => refused = Some(error),
-        }
+    let attached = program
+        .attach_to_if_index(site.ifindex, XdpMode::Driver)
+        .and_then(|id| program.take_link(id));
+    match attached {
+        Ok(link) => keep_xdp(site, Mode::Driver, link).map(|()| Mode::Driver),
+        Err(error) => Err(site.refused(name, error)),
     }
-    Err(site.refused(name, refused.unwrap_or(ProgramError::NotAttached)))
 }
 
 fn keep_xdp(site: &Site<'_>, mode: Mode, link: XdpLink) -> Result<(), Error> {

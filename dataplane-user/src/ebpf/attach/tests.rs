@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 
 fn devices() -> Devices {
-    let device = |name: &str, role| Device { name: name.to_owned(), role };
+    let device = |name: &str, role| Device { name: name.to_owned(), role, veth: false };
     Devices {
         devices: [(2, device("eth0", Role::Nic)), (9, device("veth9", Role::PodLink))].into(),
         ..Devices::default()

@@ -1,10 +1,9 @@
 //! Against maps in the kernel.
 
-use std::time::Instant;
-
 use aya::maps::MapData;
 use dataplane_common::{
-    Endpoint as Slot, Flow, FlowKey, Frontend as Entry, FrontendKey, Tuple, gate, names,
+    Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Peer, PeerKey,
+    Tuple, gate, names,
 };
 
 use super::*;
@@ -33,7 +32,32 @@ fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
     add::<u32, u64>(&mut maps, names::GATE, ARRAY, gate::WORDS);
     add::<FlowKey<4>, Flow<4>>(&mut maps, names::FLOWS4, LRU_HASH, 1 << 12);
     add::<FlowKey<16>, Flow<16>>(&mut maps, names::FLOWS6, LRU_HASH, 1 << 12);
+    add::<PeerKey, Peer>(&mut maps, names::PEERS, LRU_HASH, 1 << 12);
     Some(maps)
+}
+
+#[test]
+fn a_map_with_other_sizes_is_neither_read_nor_written() {
+    let Some(mut maps) = kernel_maps(SMALL) else { return };
+    let error = maps.lookup::<u32, u64>(names::LIVE, &1).unwrap_err().to_string();
+    assert!(error.contains("its values have 4 bytes instead of 8"), "{error}");
+    assert!(maps.update(names::LIVE, &[1u64], &[1u32]).is_err());
+    assert!(maps.delete(names::FRONTENDS4, &[1u8]).is_err());
+    assert!(maps.entries::<u32, [u8; 3]>(names::LIVE).is_err());
+}
+
+#[test]
+fn an_identity_that_a_socket_remembers_does_not_come_back() {
+    let Some(mut maps) = kernel_maps(SMALL) else { return };
+    let remembered = EndpointId::new(9, 3);
+    let key =
+        PeerKey { cookie: 1, addr: [0; 16], port: [0; 2], protocol: 17, direction: 1, pad: [0; 4] };
+    let peer = Peer { addr: [0; 16], port: [0; 2], pad: [0; 2], endpoint: remembered.to_bits() };
+    maps.update(names::PEERS, &[key], &[peer]).unwrap();
+    let mut program = Program::observe(&mut maps).unwrap();
+    let ids: Vec<EndpointId> = (0..10).map_while(|_| program.shared.ids.take()).collect();
+    let again = ids.iter().find(|id| id.index() == 9);
+    assert!(again.is_none_or(|id| id.generation() == 4), "{again:?}");
 }
 
 #[test]
@@ -85,33 +109,4 @@ fn flows_in_the_kernel_are_swept_in_batches_and_missing_keys_do_not_matter() {
     // 400 of these are gone already, between those that are not.
     maps.delete(names::FLOWS4, &keys).unwrap();
     assert!(maps.entries::<FlowKey<4>, Flow<4>>(names::FLOWS4).unwrap().is_empty());
-}
-
-/// Not a timed test: it prints, for whoever asks for it in a release build.
-#[test]
-#[ignore = "a measurement: cargo test --release -p dataplane-user measure -- --ignored --nocapture"]
-fn measure_fifty_thousand_services_with_five_endpoints() {
-    let Some(mut maps) = kernel_maps(Limits::default()) else { return };
-    let table: Table = (0..50_000).map(|number| service(number, 5)).collect();
-    let mut program = Program::new(maps.limits().unwrap());
-    let begun = Instant::now();
-    program.compile(&table);
-    let compiled = begun.elapsed();
-    let begun = Instant::now();
-    program.apply(&mut maps, 0).unwrap();
-    eprintln!("cold: compile {compiled:?}, apply {:?}", begun.elapsed());
-    let mut times = Vec::new();
-    for round in 0..200u32 {
-        let (name, mut state) = service(round * 200, 5);
-        state.endpoints[4] = endpoint(Family::V4, 15_000_000 + round);
-        let begun = Instant::now();
-        program.change(&name, Some(&state)).unwrap();
-        program.apply(&mut maps, 0).unwrap();
-        times.push(begun.elapsed());
-    }
-    times.sort_unstable();
-    eprintln!("change: median {:?}, p99 {:?}", times[100], times[198]);
-    let begun = Instant::now();
-    Program::observe(&mut maps).unwrap();
-    eprintln!("observe: {:?}", begun.elapsed());
 }

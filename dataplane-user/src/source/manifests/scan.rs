@@ -55,7 +55,7 @@ impl Scanner {
     pub(super) fn scan(&mut self, directory: &Path) -> io::Result<Scan> {
         let mut names = manifests(directory)?;
         let surplus =
-            (names.len() > FILES_MAX).then(|| SourceCause::TooManyFiles(names.len(), FILES_MAX));
+            (names.len() > FILES_MAX).then_some(SourceCause::TooManyFiles(names.len(), FILES_MAX));
         names.truncate(FILES_MAX);
         let mut contents = BTreeMap::new();
         for name in names {

@@ -1,0 +1,7 @@
+//! The service table, from objects to what it says.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "every line of this crate is a test")]
+
+mod changes;
+mod objects;
+mod property;
+mod scenarios;
