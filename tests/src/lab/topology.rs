@@ -7,14 +7,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use super::{
     names::{self, NodeName},
     place::Addresses,
-    wait::within,
+    wait::{eventually, within},
     xdp_pass,
 };
 use crate::skip::can_load_programs;
@@ -82,7 +83,9 @@ pub(super) fn build(lab: &str, rp_filter: u8) -> anyhow::Result<()> {
             ["nodeA", "nodeB"].map(|port| format!("link set dev {port} xdpdrv pinned {program}\n"));
         ip_batch(&fabric, &attach.concat())?;
     }
-    ethtool(&outside, &["-K", "eth0", "tx", "off"])
+    ethtool(&outside, &["-K", "eth0", "tx", "off"])?;
+    settle(&outside)?;
+    nodes.iter().try_for_each(|(_, netns)| settle(netns))
 }
 
 fn build_fabric(lab: &str, fabric: &str, outside: &str) -> anyhow::Result<()> {
@@ -140,7 +143,22 @@ pub(super) fn add_pod(lab: &str, pod: &str, node: NodeName, own: Addresses) -> a
          route add default via fe80::1 dev eth0\n",
             own.v4, own.v6
         ),
-    )
+    )?;
+    settle(&netns)
+}
+
+/// Waits until no IPv6 address is tentative: the kernel keeps them so until it has noticed, up to a
+/// second later, that the link is ready.
+fn settle(netns: &str) -> anyhow::Result<()> {
+    eventually(Duration::from_secs(10), || {
+        let output = Command::new("ip")
+            .args(["-n", netns, "-6", "address", "show", "tentative"])
+            .output()
+            .context("cannot start ip")?;
+        let tentative = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(tentative.trim().is_empty(), "tentative addresses in {netns}: {tentative}");
+        Ok(())
+    })
 }
 
 pub(super) fn add_node_address(lab: &str, node: NodeName, more: Addresses) -> anyhow::Result<()> {
@@ -148,7 +166,8 @@ pub(super) fn add_node_address(lab: &str, node: NodeName, more: Addresses) -> an
     ip_batch(
         &netns,
         &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0\n", more.v4, more.v6),
-    )
+    )?;
+    settle(&netns)
 }
 
 pub(super) fn route_cluster_ips_from_outside(lab: &str) -> anyhow::Result<()> {
