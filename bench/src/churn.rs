@@ -117,15 +117,20 @@ fn shares(services: u32, cold: &[Cold]) -> String {
     let mut sorted = cold.to_vec();
     sorted.sort_by_key(Cold::total);
     let median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+    let mut processor: Vec<Duration> = cold.iter().map(|cold| cold.processor).collect();
+    processor.sort_unstable();
+    let processor = processor.get(processor.len() / 2).copied().unwrap_or_default();
     let part = |part: Duration| {
         let percent = 100.0 * part.as_secs_f64() / median.total().as_secs_f64();
         format!("{:.1} ms ({percent:.0} %)", ms(part))
     };
     format!(
-        "{services} services from objects to maps: table {}, compile {}, map calls {}",
+        "{services} services from objects to maps: table {}, compile {}, map calls {}; \
+         processor time {:.1} ms",
         part(median.table),
         part(median.compile),
         part(median.write),
+        ms(processor),
     )
 }
 

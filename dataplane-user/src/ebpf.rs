@@ -8,6 +8,7 @@ mod gate;
 mod grace;
 mod half;
 mod ids;
+mod wanted;
 
 pub mod compile;
 pub mod simulate;

@@ -1,15 +1,14 @@
 //! From desired service ports to a program: one port's change, or the whole table. Pure.
 
-use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, TCP, UDP, names};
+use dataplane_common::{Endpoint, EndpointId, FrontendKey, names};
 
 use super::{
     blocks::Block,
-    half::{Claim, Half, Owner, Port, address, octets},
+    half::{Claim, Half, Owner, Port, address},
     program::{Departed, Program, Shared},
+    wanted::{claims, wanted_endpoints},
 };
-use crate::model::{
-    Family, FrontendAddress, FrontendKind, Placement, PortKey, PortState, Protocol,
-};
+use crate::model::{Family, PortKey, PortState, Protocol};
 
 /// What the node should do; the table of the model.
 pub trait Desired {
@@ -60,7 +59,13 @@ impl Program {
     pub fn compile(&mut self, desired: &impl Desired) {
         let mut fresh = Vec::new();
         let mut wanted = Vec::new();
+        // Into empty maps there is nothing to find again, and every state is asked for once.
+        let empty = self.v4.ports.is_empty() && self.v6.ports.is_empty();
         for key in desired.keys() {
+            if empty {
+                fresh.push(key);
+                continue;
+            }
             let Some(state) = desired.port(&key) else { continue };
             let known = match key.family {
                 Family::V4 => adopt(&mut self.v4, &key, &state),
@@ -79,6 +84,9 @@ impl Program {
             let _ = self.change(key, Some(state));
         }
         drop(wanted);
+        let of = |family| fresh.iter().filter(|key| key.family == family).count();
+        self.v4.expect(of(Family::V4));
+        self.v6.expect(of(Family::V6));
         for key in fresh {
             let _ = self.change(&key, desired.port(&key).as_ref());
         }
@@ -169,14 +177,13 @@ fn change<const N: usize>(
         Err((map, max)) => return full(map, max),
     };
     let slot = seen.unwrap_or_else(|| {
-        let nobody = Port { key: None, claims: Box::default(), block: Block::EMPTY, protocol };
+        let nobody = Port { key: None, claims: Box::default(), block: Block::EMPTY };
         let slot = half.insert(nobody);
         half.name(slot, key);
         slot
     });
     let Some(port) = half.port_mut(slot) else { return Ok(()) };
     port.block = block;
-    port.protocol = protocol;
     let seen_claims = std::mem::replace(&mut port.claims, claims.clone().into_boxed_slice());
     for claim in seen_claims.iter().filter(|seen| !claims.iter().any(|new| new.key == seen.key)) {
         give_up(half, shared, key, slot, claim.key);
@@ -273,7 +280,7 @@ fn release_departed<const N: usize>(
 fn drop_port<const N: usize>(half: &mut Half<N>, shared: &mut Shared, slot: u32) {
     let Some(port) = half.remove(slot) else { return };
     let old = half.slice(port.block).to_vec();
-    release_departed(shared, &old, &[], port.protocol);
+    release_departed(shared, &old, &[], port.protocol());
     shared.hosts -= hosts(&old);
     half.blocks.release(port.block);
     for claim in &port.claims {
@@ -359,45 +366,6 @@ fn pass_on<const N: usize>(
         half.frontends.remove(&frontend);
         shared.gate.remove(&frontend.addr());
     }
-}
-
-/// The frontends of a state in the family with `N` bytes: sorted, each key once.
-fn claims<const N: usize>(state: &PortState) -> Vec<Claim<N>> {
-    let claim = |frontend: &crate::model::Frontend| {
-        let addr = match frontend.address {
-            FrontendAddress::Ip(ip) => octets(ip)?,
-            FrontendAddress::NodeAddresses => [0; N],
-        };
-        let protocol = match frontend.protocol {
-            Protocol::Tcp => TCP,
-            Protocol::Udp => UDP,
-        };
-        let flags = match frontend.kind {
-            FrontendKind::ClusterIp => 0,
-            FrontendKind::NodePort => Frontend::MASQUERADE,
-        };
-        Some(Claim { key: FrontendKey::new(addr, frontend.port, protocol), flags })
-    };
-    let mut claims: Vec<Claim<N>> = state.frontends.iter().filter_map(claim).collect();
-    claims.sort_unstable();
-    claims.dedup_by_key(|claim| claim.key);
-    claims
-}
-
-/// The endpoints of a state in the family with `N` bytes, without identities: sorted, each once.
-fn wanted_endpoints<const N: usize>(state: &PortState) -> Vec<Endpoint<N>> {
-    let endpoint = |endpoint: &crate::model::Endpoint| {
-        let flags = match endpoint.placement {
-            Placement::Host => Endpoint::<N>::HOST,
-            Placement::Local => Endpoint::<N>::LOCAL,
-            Placement::Remote => 0,
-        };
-        Some(Endpoint::new(octets(endpoint.address)?, endpoint.port, flags, EndpointId::NONE))
-    };
-    let mut endpoints: Vec<Endpoint<N>> = state.endpoints.iter().filter_map(endpoint).collect();
-    endpoints.sort_unstable_by_key(|endpoint| (endpoint.addr(), endpoint.port(), endpoint.flags()));
-    endpoints.dedup_by_key(|endpoint| (endpoint.addr(), endpoint.port()));
-    endpoints
 }
 
 fn pick<const N: usize>(v4: &'static str, v6: &'static str) -> &'static str {

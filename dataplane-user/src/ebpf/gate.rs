@@ -9,7 +9,8 @@ use dataplane_common::gate::{WORDS, bit};
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     words: Vec<u64>,
-    frontends: AHashMap<u32, u32>,
+    /// Bits with more than one frontend: how many more. Most bits have one.
+    more: AHashMap<u32, u32>,
     /// Bits without a frontend; flows may still need them.
     stale: BTreeSet<u32>,
     /// Words that may differ from the kernel's.
@@ -27,7 +28,7 @@ impl Gate {
     pub(crate) fn new() -> Self {
         Self {
             words: vec![0; WORDS as usize],
-            frontends: AHashMap::new(),
+            more: AHashMap::new(),
             stale: BTreeSet::new(),
             dirty: Vec::new(),
         }
@@ -44,11 +45,13 @@ impl Gate {
             return;
         }
         let number = number(addr);
-        let frontends = self.frontends.entry(number).or_insert(0);
-        *frontends += 1;
-        if *frontends == 1 && !self.stale.remove(&number) {
-            self.words[(number / u64::BITS) as usize] |= 1 << (number % u64::BITS);
+        let word = &mut self.words[(number / u64::BITS) as usize];
+        let mask = 1 << (number % u64::BITS);
+        if *word & mask == 0 {
+            *word |= mask;
             self.dirty.push(number / u64::BITS);
+        } else if !self.stale.remove(&number) {
+            *self.more.entry(number).or_insert(0) += 1;
         }
     }
 
@@ -58,12 +61,10 @@ impl Gate {
             return;
         }
         let number = number(addr);
-        if let Some(frontends) = self.frontends.get_mut(&number) {
-            *frontends -= 1;
-            if *frontends == 0 {
-                self.frontends.remove(&number);
-                self.stale.insert(number);
-            }
+        match self.more.get_mut(&number) {
+            Some(1) => drop(self.more.remove(&number)),
+            Some(more) => *more -= 1,
+            None => drop(self.stale.insert(number)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ahash::{AHashMap, RandomState};
-use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey};
+use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, UDP};
 use hashbrown::HashTable;
 
 use super::{
@@ -29,7 +29,16 @@ pub(crate) struct Port<const N: usize> {
     pub(crate) key: Option<PortKey>,
     pub(crate) claims: Box<[Claim<N>]>,
     pub(crate) block: Block,
-    pub(crate) protocol: Protocol,
+}
+
+impl<const N: usize> Port<N> {
+    /// The protocol of all its frontends.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.claims.first() {
+            Some(claim) if claim.key.protocol() == UDP => Protocol::Udp,
+            Some(_) | None => Protocol::Tcp,
+        }
+    }
 }
 
 /// Who has a frontend.
@@ -57,6 +66,13 @@ pub(crate) struct Half<const N: usize> {
     /// Frontends and blocks that may differ from the kernel's.
     pub(crate) frontends_dirty: Vec<FrontendKey<N>>,
     pub(crate) blocks_dirty: Vec<Block>,
+}
+
+/// Makes room for `more` and little else: doubling would leave up to half of the room unused.
+fn grow<T>(vec: &mut Vec<T>, more: usize) {
+    if vec.capacity() - vec.len() < more {
+        vec.reserve_exact(more + vec.len() / 16);
+    }
 }
 
 /// The bytes of an address, if it is of the family with `N` bytes.
@@ -106,6 +122,14 @@ impl<const N: usize> Half<N> {
         if ours { (number >> 1).checked_sub(1) } else { None }
     }
 
+    /// Makes room for new ports, so that filling an empty half moves nothing.
+    pub(crate) fn expect(&mut self, ports: usize) {
+        grow(&mut self.ports, ports);
+        self.frontends.reserve(ports);
+        let (ports_now, hasher) = (&self.ports, &self.hasher);
+        self.index.reserve(ports, |slot| rehash(ports_now, hasher, *slot));
+    }
+
     /// The slot of a port.
     pub(crate) fn find(&self, key: &PortKey) -> Option<u32> {
         let same = |slot: &u32| self.port(*slot).is_some_and(|port| port.key.as_ref() == Some(key));
@@ -130,6 +154,7 @@ impl<const N: usize> Half<N> {
                 return slot;
             }
         }
+        grow(&mut self.ports, 1);
         self.ports.push(Some(port));
         u32::try_from(self.ports.len() - 1)
             .expect("a port has a frontend, and maps have 2^32 at most")
@@ -154,11 +179,7 @@ impl<const N: usize> Half<N> {
         let Some(port) = self.ports.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         port.key = Some(key.clone());
         let (ports, hasher) = (&self.ports, &self.hasher);
-        let rehash = |slot: &u32| {
-            let key = ports[*slot as usize].as_ref().and_then(|port| port.key.as_ref());
-            hasher.hash_one(key.expect("only ports with a name are in the index"))
-        };
-        self.index.insert_unique(hash, slot, rehash);
+        self.index.insert_unique(hash, slot, |slot| rehash(ports, hasher, *slot));
     }
 
     /// Takes the port out of its slot.
@@ -194,6 +215,8 @@ impl<const N: usize> Half<N> {
         }
         let range = block.base as usize..(block.base + block.len) as usize;
         if self.endpoints.len() < range.end {
+            let more = range.end - self.endpoints.len();
+            grow(&mut self.endpoints, more);
             self.endpoints.resize(range.end, Endpoint::new([0; N], 0, 0, EndpointId::NONE));
         }
         self.endpoints[range].copy_from_slice(endpoints);
@@ -239,4 +262,10 @@ impl<const N: usize> Half<N> {
     pub(crate) fn endpoints_fill(&self, map: &'static str) -> Fill {
         Fill { map, used: self.blocks.used() as usize, max: self.blocks.max() as usize }
     }
+}
+
+/// The hash by which the index finds a slot.
+fn rehash<const N: usize>(ports: &[Option<Port<N>>], hasher: &RandomState, slot: u32) -> u64 {
+    let key = ports[slot as usize].as_ref().and_then(|port| port.key.as_ref());
+    hasher.hash_one(key.expect("only ports with a name are in the index"))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
-    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey, TCP, names,
+    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey, names,
 };
 
 use super::{
@@ -13,7 +13,6 @@ use super::{
     maps::{MapError, MapWriter},
     program::{Program, Shared},
 };
-use crate::model::Protocol;
 
 impl Program {
     /// What the maps hold. Its service ports have no names yet; [`Program::compile`] finds them by
@@ -121,11 +120,7 @@ fn observe_half<const N: usize>(
                 half.blocks.release(block);
             }
         }
-        let protocol = match claims.first() {
-            Some(claim) if claim.key.protocol() == TCP => Protocol::Tcp,
-            Some(_) | None => Protocol::Udp,
-        };
-        let port = Port { key: None, claims: claims.clone(), block: kept, protocol };
+        let port = Port { key: None, claims: claims.clone(), block: kept };
         let slot = half.slot_of(number).filter(|&slot| half.insert_at(slot, port.clone()));
         let slot = slot.unwrap_or_else(|| half.insert(port));
         for claim in claims {

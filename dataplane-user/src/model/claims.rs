@@ -35,19 +35,65 @@ pub(super) struct Dispute {
 /// The owner of each frontend address. Those that more than one asks for are few.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    owners: BTreeMap<ClaimKey, u32>,
+    owners: Owners,
     disputed: BTreeMap<ClaimKey, BTreeSet<Rank>>,
+}
+
+/// By family: every Service is in here, and an IPv4 key takes half the room of a [`ClaimKey`].
+#[derive(Debug, Default)]
+struct Owners {
+    v4: BTreeMap<([u8; 4], u16, Protocol), u32>,
+    v6: BTreeMap<([u8; 16], u16, Protocol), u32>,
+}
+
+impl Owners {
+    fn get(&self, key: &ClaimKey) -> Option<u32> {
+        let ClaimKey { address, port, protocol } = *key;
+        match address {
+            IpAddr::V4(v4) => self.v4.get(&(v4.octets(), port, protocol)).copied(),
+            IpAddr::V6(v6) => self.v6.get(&(v6.octets(), port, protocol)).copied(),
+        }
+    }
+
+    fn insert(&mut self, key: ClaimKey, id: u32) -> Option<u32> {
+        let ClaimKey { address, port, protocol } = key;
+        match address {
+            IpAddr::V4(v4) => self.v4.insert((v4.octets(), port, protocol), id),
+            IpAddr::V6(v6) => self.v6.insert((v6.octets(), port, protocol), id),
+        }
+    }
+
+    fn remove(&mut self, key: ClaimKey) {
+        let ClaimKey { address, port, protocol } = key;
+        match address {
+            IpAddr::V4(v4) => self.v4.remove(&(v4.octets(), port, protocol)),
+            IpAddr::V6(v6) => self.v6.remove(&(v6.octets(), port, protocol)),
+        };
+    }
+
+    fn has_address(&self, address: IpAddr) -> bool {
+        let (first, last) = ((0, Protocol::Tcp), (u16::MAX, Protocol::Udp));
+        match address {
+            IpAddr::V4(v4) => {
+                let of = |(port, protocol)| (v4.octets(), port, protocol);
+                self.v4.range(of(first)..=of(last)).next().is_some()
+            }
+            IpAddr::V6(v6) => {
+                let of = |(port, protocol)| (v6.octets(), port, protocol);
+                self.v6.range(of(first)..=of(last)).next().is_some()
+            }
+        }
+    }
 }
 
 impl Claims {
     pub(super) fn owner(&self, key: &ClaimKey) -> Option<u32> {
-        self.owners.get(key).copied()
+        self.owners.get(key)
     }
 
     /// Whether any Service has this address, on whatever port.
     pub(super) fn has_address(&self, address: IpAddr) -> bool {
-        let from = ClaimKey { address, port: 0, protocol: Protocol::Tcp };
-        self.owners.range(from..).next().is_some_and(|(key, _)| key.address == address)
+        self.owners.has_address(address)
     }
 
     /// Asks for a frontend address; says with whom it is disputed.
@@ -58,7 +104,10 @@ impl Claims {
         rank_of: impl Fn(u32) -> Rank,
     ) -> Option<Dispute> {
         let id = rank.id;
-        let owner = *self.owners.entry(key).or_insert(id);
+        let Some(owner) = self.owners.get(&key) else {
+            self.owners.insert(key, id);
+            return None;
+        };
         if owner == id {
             return None;
         }
@@ -72,7 +121,7 @@ impl Claims {
     /// Gives a frontend address up; says who has it now, if that is somebody else.
     pub(super) fn release(&mut self, key: ClaimKey, rank: &Rank) -> Option<u32> {
         let Some(ranks) = self.disputed.get_mut(&key) else {
-            self.owners.remove(&key);
+            self.owners.remove(key);
             return None;
         };
         ranks.remove(rank);

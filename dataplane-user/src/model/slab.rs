@@ -40,6 +40,10 @@ impl<T: Keyed> Slab<T> {
         debug_assert!(self.find(record.key()).is_none());
         let hash = self.hasher.hash_one(record.key());
         let id = self.free.pop().unwrap_or_else(|| {
+            // Doubling would leave up to half of the slots unused.
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(1 + self.slots.len() / 16);
+            }
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("4 billion objects do not fit in memory")
         });

@@ -11,7 +11,7 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
-use self::records::{ServiceRecord, SliceRecord, rank};
+use self::records::{Changed, ServiceRecord, SliceRecord, rank};
 use super::{
     claims::{ClaimKey, Claims, Dispute},
     identity::NodeIdentity,
@@ -32,7 +32,7 @@ pub struct ServiceTable {
     services: Slab<ServiceRecord>,
     slices: Slab<SliceRecord>,
     claims: Claims,
-    changed: BTreeSet<PortKey>,
+    changed: Changed,
     /// What is wrong with an object by itself, and in which list it was seen.
     problems: BTreeMap<ObjectRef, (u32, Box<[Problem]>)>,
     /// Number of the current list of each kind.
@@ -49,7 +49,7 @@ impl ServiceTable {
             services: Slab::new(),
             slices: Slab::new(),
             claims: Claims::default(),
-            changed: BTreeSet::new(),
+            changed: Changed::default(),
             problems: BTreeMap::new(),
             lists: [0; 2],
             synced: false,
@@ -119,7 +119,7 @@ impl ServiceTable {
 
     /// The service ports whose state may differ from what it was at the last call.
     pub fn take_changed(&mut self) -> BTreeSet<PortKey> {
-        std::mem::take(&mut self.changed)
+        std::mem::take(&mut self.changed).into_iter().collect()
     }
 
     fn put_service(&mut self, object: &Service, file: Option<Arc<str>>) -> Vec<Problem> {
@@ -134,7 +134,7 @@ impl ServiceTable {
         if let Some(record) = self.services.get_mut(id) {
             record.known = true;
             record.list = self.lists[Kind::Service as usize];
-            record.file = file;
+            record.file = file.map(Box::new);
         }
         let disputes = match reading {
             Reading::Usable(spec) => self.set_spec(id, Some(spec)),
@@ -191,7 +191,7 @@ impl ServiceTable {
         }
         let mut families = vec![spec.addresses.family()];
         let id = if let Some(record) = stays.and_then(|id| self.slices.get_mut(id)) {
-            record.file = file;
+            record.file = file.map(Box::new);
             if record.spec == spec {
                 families.clear();
             } else {
@@ -205,7 +205,7 @@ impl ServiceTable {
                 name: (*name.name).into(),
                 service: owner,
                 list: self.lists[Kind::EndpointSlice as usize],
-                file,
+                file: file.map(Box::new),
                 spec,
             });
             if let Some(record) = self.services.get_mut(owner) {

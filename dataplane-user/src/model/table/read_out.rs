@@ -99,7 +99,7 @@ impl ServiceTable {
         let field =
             if address.is_unspecified() { "spec.ports.nodePort" } else { "spec.clusterIPs" };
         Some(Problem {
-            file: loser.file.clone(),
+            file: loser.file.as_deref().cloned(),
             object: loser.reference(),
             field: field.into(),
             cause: Cause::Taken { address, port, protocol, owner },

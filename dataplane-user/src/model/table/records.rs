@@ -1,6 +1,6 @@
 //! One record per Service that exists or that a slice speaks of, and one per slice.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::model::{
     claims::{ClaimKey, Rank},
@@ -11,6 +11,9 @@ use crate::model::{
     types::{Family, PortKey},
 };
 
+/// Marked service ports. They are marked far more often than they are read in order.
+pub(super) type Changed = std::collections::HashSet<PortKey, ahash::RandomState>;
+
 #[derive(Debug)]
 pub(super) struct ServiceRecord {
     pub(super) name: ObjectName,
@@ -18,7 +21,8 @@ pub(super) struct ServiceRecord {
     pub(super) list: u32,
     /// Whether the Service exists; if not, slices wait for it here.
     pub(super) known: bool,
-    pub(super) file: Option<Arc<str>>,
+    /// Boxed, since the objects of a cluster have none.
+    pub(super) file: Option<Box<Arc<str>>>,
     /// Nothing for a Service that is ignored, or was never usable.
     pub(super) spec: Option<ServiceSpec>,
     pub(super) slices: Box<[u32]>,
@@ -31,7 +35,8 @@ pub(super) struct SliceRecord {
     pub(super) service: u32,
     /// The list in which it was last named.
     pub(super) list: u32,
-    pub(super) file: Option<Arc<str>>,
+    /// Boxed, since the objects of a cluster have none.
+    pub(super) file: Option<Box<Arc<str>>>,
     pub(super) spec: SliceSpec,
 }
 
@@ -77,7 +82,7 @@ impl ServiceRecord {
     pub(super) fn mark(
         &self,
         families: impl IntoIterator<Item = Family>,
-        changed: &mut BTreeSet<PortKey>,
+        changed: &mut Changed,
     ) {
         let Some(spec) = &self.spec else { return };
         for family in families.into_iter().filter(|family| spec.serves(*family)) {
@@ -109,7 +114,7 @@ impl SliceRecord {
     pub(super) fn orphan(&self, service: &ObjectName) -> Problem {
         let name = ObjectName { namespace: self.namespace.clone(), name: (*self.name).into() };
         Problem {
-            file: self.file.clone(),
+            file: self.file.as_deref().cloned(),
             object: ObjectRef { kind: Kind::EndpointSlice, name },
             field: "metadata.labels[kubernetes.io/service-name]".into(),
             cause: Cause::NoSuchService(service.name.clone()),
