@@ -65,7 +65,7 @@ pub(super) fn build(lab: &str, rp_filter: u8) -> anyhow::Result<()> {
     ip_batch(
         &outside,
         &format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0\n\
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n\
          route add 192.168.77.0/24 via 192.168.88.1\nroute add fd77::/64 via fd88::1\n",
             OUTSIDE.v4, OUTSIDE.v6
         ),
@@ -87,7 +87,7 @@ pub(super) fn build(lab: &str, rp_filter: u8) -> anyhow::Result<()> {
 
 fn build_fabric(lab: &str, fabric: &str, outside: &str) -> anyhow::Result<()> {
     let mut batch = "link add br0 type bridge\nlink set br0 up\naddr add 192.168.77.1/24 dev br0\n\
-                     addr add fd77::1/64 dev br0\n"
+                     addr add fd77::1/64 dev br0 nodad\n"
         .to_owned();
     for node in ["nodeA", "nodeB"] {
         let netns = names::netns(lab, node);
@@ -96,7 +96,7 @@ fn build_fabric(lab: &str, fabric: &str, outside: &str) -> anyhow::Result<()> {
     }
     writeln!(batch, "link add outside type veth peer name eth0 netns {outside}")?;
     writeln!(batch, "link set outside up")?;
-    writeln!(batch, "addr add 192.168.88.1/24 dev outside\naddr add fd88::1/64 dev outside")?;
+    writeln!(batch, "addr add 192.168.88.1/24 dev outside\naddr add fd88::1/64 dev outside nodad")?;
     ip_batch(fabric, &batch)
 }
 
@@ -110,7 +110,7 @@ fn build_node(node: NodeName, netns: &str) -> anyhow::Result<()> {
     ip_batch(
         netns,
         &format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0\n\
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n\
          route add default via 192.168.77.1\nroute add default via fd77::1\n\
          route add 10.244.{pods}.0/24 via {}\nroute add fd44:{pods}::/64 via {}\n",
             own.v4, own.v6, via.v4, via.v6
@@ -133,7 +133,7 @@ pub(super) fn add_pod(lab: &str, pod: &str, node: NodeName, own: Addresses) -> a
     ip_batch(
         &netns,
         &format!(
-            "link set eth0 up\naddr add {}/32 dev eth0\naddr add {}/128 dev eth0\n\
+            "link set eth0 up\naddr add {}/32 dev eth0\naddr add {}/128 dev eth0 nodad\n\
          route add 169.254.1.1 dev eth0 scope link\nroute add default via 169.254.1.1 dev eth0\n\
          neigh add 169.254.1.1 lladdr {POD_GATEWAY_MAC} dev eth0 nud permanent\n\
          neigh add fe80::1 lladdr {POD_GATEWAY_MAC} dev eth0 nud permanent\n\
@@ -147,7 +147,7 @@ pub(super) fn add_node_address(lab: &str, node: NodeName, more: Addresses) -> an
     let netns = names::netns(lab, node.as_str());
     ip_batch(
         &netns,
-        &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0\n", more.v4, more.v6),
+        &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n", more.v4, more.v6),
     )
 }
 
@@ -181,7 +181,8 @@ fn add_namespace(netns: &str, routes: bool, rp_filter: u8) -> anyhow::Result<()>
     run(Command::new("ip").args(["netns", "add", netns]))?;
     let forward = if routes { "1" } else { "0" };
     let rp_filter = rp_filter.to_string();
-    // Before any link exists: links take these settings from `default`.
+    // Before any link exists: links take these settings from `default`. `accept_dad` alone leaves a
+    // moment in which nobody can bind to an address, hence `nodad` with each.
     let settings = [
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
