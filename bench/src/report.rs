@@ -19,6 +19,24 @@ pub struct Row {
     pub n: usize,
 }
 
+/// The samples of a figure, in the order in which they were taken.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Raw {
+    /// What was measured.
+    pub name: String,
+    /// The unit of the samples.
+    pub unit: &'static str,
+    /// The samples.
+    pub samples: Vec<f64>,
+}
+
+impl Raw {
+    /// The figure that these samples make.
+    pub fn row(&self) -> Row {
+        summarise(&self.name, self.unit, self.samples.clone())
+    }
+}
+
 /// Median and 99th percentile of samples; of none, both are NaN, which JSON shows as null.
 pub fn summarise(name: &str, unit: &'static str, mut samples: Vec<f64>) -> Row {
     samples.sort_by(f64::total_cmp);
@@ -42,6 +60,12 @@ pub fn table(rows: &[Row]) -> String {
 /// Writes the rows as a JSON array.
 pub fn write_json(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(rows).context("cannot write rows as JSON")?;
+    fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes every sample of every figure as a JSON array of {name, unit, samples}.
+pub fn write_raw(path: &Path, raw: &[Raw]) -> anyhow::Result<()> {
+    let json = serde_json::to_string(raw).context("cannot write samples as JSON")?;
     fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -191,6 +191,14 @@ impl Rig {
     }
 }
 
+/// The maps of the object, new and empty in the kernel; no program is loaded. Needs root and BPF.
+pub fn empty_maps(flows: u32) -> anyhow::Result<KernelMaps> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(names::FLOWS4, flows).map_max_entries(names::FLOWS6, flows);
+    let mut ebpf = loader.load(object()?).context("cannot load the eBPF object")?;
+    maps_of(&mut ebpf)
+}
+
 /// Instructions that the verifier walked for every program of the object, by name.
 ///
 /// Needs root and BPF. Nothing is attached.

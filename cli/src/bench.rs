@@ -2,13 +2,31 @@
 
 use std::path::PathBuf;
 
-use ::bench::report;
+use ::bench::{churn, report};
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Bench {
     /// ns per packet of each path, beside an empty program and a parse with one lookup.
     Packets(Output),
+    /// Objects into real maps, one endpoint's change, and heap per service.
+    Churn(Churn),
+}
+
+/// How many services of which size.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Churn {
+    #[command(flatten)]
+    output: Output,
+    /// Write every sample to this file as a JSON array of {name, unit, samples}.
+    #[arg(long, value_name = "FILE")]
+    raw: Option<PathBuf>,
+    /// Numbers of services.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000")]
+    services: Vec<u32>,
+    /// Endpoints of each service.
+    #[arg(long, default_value_t = 5)]
+    endpoints: u32,
 }
 
 /// Where figures go, beside the terminal.
@@ -23,10 +41,31 @@ pub(crate) struct Output {
 pub(crate) fn run(what: &Bench) -> anyhow::Result<()> {
     let (rows, output) = match what {
         Bench::Packets(output) => (::bench::packets::run()?, output),
+        Bench::Churn(options) => (run_churn(options)?, &options.output),
     };
     println!("{}\n\n{}", report::machine(), report::table(&rows));
     if let Some(path) = &output.json {
         report::write_json(path, &rows)?;
     }
     Ok(())
+}
+
+fn run_churn(options: &Churn) -> anyhow::Result<Vec<report::Row>> {
+    let heap = std::env::current_exe()?.with_file_name("bench-heap");
+    let heap = if heap.exists() {
+        Some(heap)
+    } else {
+        println!("heap_per_service is left out: {} is not there", heap.display());
+        println!("`cargo xtask bench churn` builds it.");
+        None
+    };
+    let (services, endpoints) = (options.services.clone(), options.endpoints);
+    let measured = churn::run(&churn::Options { services, endpoints, heap })?;
+    for limit in &measured.limits {
+        println!("{limit}");
+    }
+    if let Some(path) = &options.raw {
+        report::write_raw(path, &measured.raw)?;
+    }
+    Ok(measured.raw.iter().map(report::Raw::row).collect())
 }

@@ -140,10 +140,7 @@ pub fn sockets(data: &[u8]) {
         };
         let shown_as = if kind & 0x40 == 0 { protocol } else { UDP };
         match decision {
-            // An unconnected socket that goes on with one frontend after it began with another of
-            // the same endpoint is shown the other one (ARCHITECTURE.md, known gaps).
-            Decision::Replace(_, Reason::Established) | Decision::Keep(_) | Decision::Refuse(_) => {
-            }
+            Decision::Keep(_) | Decision::Refuse(_) => {}
             Decision::Replace(endpoint, _) => {
                 assert_ne!(endpoint, Name { addr: [0; 16], port: [0; 2] });
                 let shown = hooks::unmask(&tables, &endpoint, shown_as);

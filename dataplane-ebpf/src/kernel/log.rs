@@ -8,10 +8,8 @@ use dataplane_common::{Hook, Reason};
 /// removes the branch.
 #[inline(always)]
 pub(super) fn log<C: EbpfContext>(context: &C, hook: Hook, reason: u32) {
-    let rare = (reason >= Reason::New as u32)
-        & (reason != Reason::Established as u32)
-        & (reason != Reason::Reply as u32)
-        & (reason != Reason::LeftToPodLink as u32);
+    let common = [Reason::Established, Reason::Reply, Reason::LeftToPodLink];
+    let rare = reason >= Reason::New as u32 && common.iter().all(|other| *other as u32 != reason);
     if rare {
         debug!(context, "hook {}: reason {}", hook as u32, reason);
     }

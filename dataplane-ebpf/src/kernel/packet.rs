@@ -20,13 +20,20 @@ const HEADERS_LEN: u32 = 14 + 60 + 20;
 ///
 /// Read anew each time, and with its widening in the same instruction: a pointer that is kept in
 /// 32 bits and widened later is a mere number to the verifier.
-///
-/// # Safety
-/// `field` is readable.
 #[inline(always)]
-unsafe fn load(field: *const u32) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe { field.read_volatile() as usize }
+fn load(field: &u32) -> usize {
+    // SAFETY: a reference is readable.
+    unsafe { core::ptr::from_ref(field).read_volatile() as usize }
+}
+
+/// Write a word and read it back.
+#[inline(always)]
+fn forget(word: &mut u32, value: u32) -> u32 {
+    let word = core::ptr::from_mut(word);
+    // SAFETY: a reference is writable.
+    unsafe { word.write_volatile(value) };
+    // SAFETY: and readable.
+    unsafe { word.read_volatile() }
 }
 
 /// A packet in a socket buffer.
@@ -51,8 +58,8 @@ impl Packet for Skb<'_> {
     fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         let skb = self.0.skb.skb;
         // SAFETY: the context is the kernel's own and lives as long as the program runs.
-        let (data, end) =
-            unsafe { (load(&raw const (*skb).data), load(&raw const (*skb).data_end)) };
+        let fields = unsafe { &*skb };
+        let (data, end) = (load(&fields.data), load(&fields.data_end));
         let start = data + offset;
         if start + N > end {
             return None;
@@ -72,14 +79,10 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn forget(&mut self, value: u64) -> u64 {
         let skb = self.0.skb.skb;
-        // SAFETY: `cb` is scratch space of the program that runs, five words long.
-        let cb = unsafe { (&raw mut (*skb).cb).cast::<u32>() };
-        // SAFETY: as above.
-        unsafe { cb.write_volatile(value as u32) };
-        // SAFETY: as above.
-        unsafe { cb.add(1).write_volatile((value >> 32) as u32) };
-        // SAFETY: as above.
-        let (low, high) = unsafe { (cb.read_volatile(), cb.add(1).read_volatile()) };
+        // SAFETY: `cb` is scratch space of the program that runs, and only this function uses it.
+        let words = unsafe { &mut (*skb).cb };
+        let (low, high) =
+            (forget(&mut words[0], value as u32), forget(&mut words[1], (value >> 32) as u32));
         u64::from(low) | (u64::from(high) << 32)
     }
 
@@ -119,8 +122,8 @@ impl Packet for Buffer<'_> {
     fn window<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         let buffer = self.0.ctx;
         // SAFETY: the context is the kernel's own and lives as long as the program runs.
-        let (data, end) =
-            unsafe { (load(&raw const (*buffer).data), load(&raw const (*buffer).data_end)) };
+        let fields = unsafe { &*buffer };
+        let (data, end) = (load(&fields.data), load(&fields.data_end));
         let start = data + offset;
         if start + N > end {
             return None;

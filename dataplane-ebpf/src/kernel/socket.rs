@@ -131,10 +131,10 @@ fn name4(context: &SockAddrContext) -> Name {
 fn name6(context: &SockAddrContext) -> Name {
     let mut words = [[0; 4]; 4];
     for (number, word) in words.iter_mut().enumerate() {
-        // SAFETY: as for `protocol`, and `number` is below the field's length.
-        let field = unsafe { (&raw const (*context.sock_addr).user_ip6).cast::<u32>().add(number) };
-        // SAFETY: as above. Volatile: one word at a time, as for the writes in `finish6`.
-        *word = unsafe { field.read_volatile() }.to_ne_bytes();
+        // SAFETY: as for `protocol`.
+        let field = unsafe { &(*context.sock_addr).user_ip6[number] };
+        // SAFETY: a reference is readable. Volatile: one word at a time, as in `finish6`.
+        *word = unsafe { core::ptr::from_ref(field).read_volatile() }.to_ne_bytes();
     }
     let [a, b, c, d] = words;
     let addr = [
@@ -169,12 +169,11 @@ fn finish6(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
     if let Decision::Replace(name, _) = decision {
         let words = words(&name.addr);
         for (number, word) in words.into_iter().enumerate() {
-            // SAFETY: as for `finish4`, and `number` is below the field's length.
-            let field =
-                unsafe { (&raw mut (*context.sock_addr).user_ip6).cast::<u32>().add(number) };
-            // SAFETY: as above. Volatile, since the kernel allows one word at a time in every hook,
-            // and the compiler would write two.
-            unsafe { field.write_volatile(word) };
+            // SAFETY: as for `finish4`.
+            let field = unsafe { &mut (*context.sock_addr).user_ip6[number] };
+            // SAFETY: a reference is writable. Volatile, since the kernel allows one word at a time in
+            // every hook, and the compiler would write two.
+            unsafe { core::ptr::from_mut(field).write_volatile(word) };
         }
         set_port(context, name.port);
     }

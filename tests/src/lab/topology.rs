@@ -7,14 +7,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use super::{
     names::{self, NodeName},
     place::Addresses,
-    wait::within,
+    wait::{eventually, within},
     xdp_pass,
 };
 use crate::skip::can_load_programs;
@@ -65,7 +66,7 @@ pub(super) fn build(lab: &str, rp_filter: u8) -> anyhow::Result<()> {
     ip_batch(
         &outside,
         &format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n\
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0\n\
          route add 192.168.77.0/24 via 192.168.88.1\nroute add fd77::/64 via fd88::1\n",
             OUTSIDE.v4, OUTSIDE.v6
         ),
@@ -82,12 +83,14 @@ pub(super) fn build(lab: &str, rp_filter: u8) -> anyhow::Result<()> {
             ["nodeA", "nodeB"].map(|port| format!("link set dev {port} xdpdrv pinned {program}\n"));
         ip_batch(&fabric, &attach.concat())?;
     }
-    ethtool(&outside, &["-K", "eth0", "tx", "off"])
+    ethtool(&outside, &["-K", "eth0", "tx", "off"])?;
+    settle(&outside)?;
+    nodes.iter().try_for_each(|(_, netns)| settle(netns))
 }
 
 fn build_fabric(lab: &str, fabric: &str, outside: &str) -> anyhow::Result<()> {
     let mut batch = "link add br0 type bridge\nlink set br0 up\naddr add 192.168.77.1/24 dev br0\n\
-                     addr add fd77::1/64 dev br0 nodad\n"
+                     addr add fd77::1/64 dev br0\n"
         .to_owned();
     for node in ["nodeA", "nodeB"] {
         let netns = names::netns(lab, node);
@@ -96,7 +99,7 @@ fn build_fabric(lab: &str, fabric: &str, outside: &str) -> anyhow::Result<()> {
     }
     writeln!(batch, "link add outside type veth peer name eth0 netns {outside}")?;
     writeln!(batch, "link set outside up")?;
-    writeln!(batch, "addr add 192.168.88.1/24 dev outside\naddr add fd88::1/64 dev outside nodad")?;
+    writeln!(batch, "addr add 192.168.88.1/24 dev outside\naddr add fd88::1/64 dev outside")?;
     ip_batch(fabric, &batch)
 }
 
@@ -110,7 +113,7 @@ fn build_node(node: NodeName, netns: &str) -> anyhow::Result<()> {
     ip_batch(
         netns,
         &format!(
-            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n\
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0\n\
          route add default via 192.168.77.1\nroute add default via fd77::1\n\
          route add 10.244.{pods}.0/24 via {}\nroute add fd44:{pods}::/64 via {}\n",
             own.v4, own.v6, via.v4, via.v6
@@ -133,22 +136,38 @@ pub(super) fn add_pod(lab: &str, pod: &str, node: NodeName, own: Addresses) -> a
     ip_batch(
         &netns,
         &format!(
-            "link set eth0 up\naddr add {}/32 dev eth0\naddr add {}/128 dev eth0 nodad\n\
+            "link set eth0 up\naddr add {}/32 dev eth0\naddr add {}/128 dev eth0\n\
          route add 169.254.1.1 dev eth0 scope link\nroute add default via 169.254.1.1 dev eth0\n\
          neigh add 169.254.1.1 lladdr {POD_GATEWAY_MAC} dev eth0 nud permanent\n\
          neigh add fe80::1 lladdr {POD_GATEWAY_MAC} dev eth0 nud permanent\n\
          route add default via fe80::1 dev eth0\n",
             own.v4, own.v6
         ),
-    )
+    )?;
+    settle(&netns)
+}
+
+/// Waits until no IPv6 address is tentative: the kernel keeps them so until it has noticed, up to a
+/// second later, that the link is ready.
+fn settle(netns: &str) -> anyhow::Result<()> {
+    eventually(Duration::from_secs(10), || {
+        let output = Command::new("ip")
+            .args(["-n", netns, "-6", "address", "show", "tentative"])
+            .output()
+            .context("cannot start ip")?;
+        let tentative = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(tentative.trim().is_empty(), "tentative addresses in {netns}: {tentative}");
+        Ok(())
+    })
 }
 
 pub(super) fn add_node_address(lab: &str, node: NodeName, more: Addresses) -> anyhow::Result<()> {
     let netns = names::netns(lab, node.as_str());
     ip_batch(
         &netns,
-        &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n", more.v4, more.v6),
-    )
+        &format!("addr add {}/24 dev eth0\naddr add {}/64 dev eth0\n", more.v4, more.v6),
+    )?;
+    settle(&netns)
 }
 
 pub(super) fn route_cluster_ips_from_outside(lab: &str) -> anyhow::Result<()> {
@@ -181,8 +200,7 @@ fn add_namespace(netns: &str, routes: bool, rp_filter: u8) -> anyhow::Result<()>
     run(Command::new("ip").args(["netns", "add", netns]))?;
     let forward = if routes { "1" } else { "0" };
     let rp_filter = rp_filter.to_string();
-    // Before any link exists: links take these settings from `default`. `accept_dad` alone leaves a
-    // moment in which nobody can bind to an address, hence `nodad` with each.
+    // Before any link exists: links take these settings from `default`.
     let settings = [
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),

@@ -67,7 +67,6 @@ fn cleanup_leaves_nothing_and_can_be_repeated() {
     if skipped() {
         return;
     }
-    // On a veth pair XDP is attached only when asked for.
     let mut world = World::with(&["--xdp", "driver"]);
     let server = world.server("server", NodeName::B, 8080);
     let web = world.lab.service("web").node_port("http", 80, 8080, NODE_PORT).endpoint(&server);

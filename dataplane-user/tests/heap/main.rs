@@ -1,15 +1,15 @@
 //! How much heap the table takes per service at 50,000 services; the number is printed.
 #![expect(clippy::unwrap_used, reason = "every line of this crate is a test")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    net::Ipv4Addr,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+mod kernel;
+
+use std::{net::Ipv4Addr, sync::atomic::Ordering};
 
 use dataplane_user::model::{NodeIdentity, ObjectEvent, ServiceTable};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use serde_json::json;
+
+use self::kernel::{Counting, LIVE};
 
 /// Services of the measurement.
 const SERVICES: u32 = 50_000;
@@ -17,26 +17,6 @@ const SERVICES: u32 = 50_000;
 const ENDPOINTS: u32 = 5;
 /// What all of the product may take per service.
 const LIMIT_BYTES: usize = 600;
-
-/// Bytes that are allocated and not freed.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same one.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `at` came from `System.alloc` with this layout.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
