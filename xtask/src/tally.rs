@@ -19,6 +19,8 @@ pub(crate) struct Tally {
     pub(crate) failed: usize,
     /// What was skipped and why, `what: reason`, once each.
     pub(crate) skips: BTreeSet<String>,
+    /// Names of the tests that failed.
+    pub(crate) failing: BTreeSet<String>,
 }
 
 impl Tally {
@@ -27,6 +29,8 @@ impl Tally {
         if let Some(skip) = skip(line) {
             self.skips.insert(skip.to_owned());
         }
+        let named = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED"));
+        self.failing.extend(named.map(str::to_owned));
         let Some(counts) = line.trim_start().strip_prefix("test result: ") else { return };
         let Some((_, counts)) = counts.split_once(". ") else { return };
         for count in counts.split("; ") {
@@ -43,6 +47,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skips.extend(other.skips);
+        self.failing.extend(other.failing);
     }
 }
 
@@ -97,6 +102,16 @@ mod tests {
             tally.read(line);
         }
         tally
+    }
+
+    #[test]
+    fn a_test_that_fails_is_known_by_its_name() {
+        let seen = tally(&[
+            "test a::b ... ok",
+            "test a::c ... FAILED",
+            "test result: FAILED. 1 passed; 1 failed",
+        ]);
+        assert_eq!(seen.failing.into_iter().collect::<Vec<_>>(), ["a::c"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod bytes;
 mod frames;
 mod world;
 
-use dataplane_common::{Reason, TCP, UDP};
+use dataplane_common::{TCP, UDP};
 use dataplane_ebpf::{
     Verdict, answer as refusal, egress,
     headers::{self, Headers, L3},

@@ -79,11 +79,7 @@ impl ServiceRecord {
     }
 
     /// Marks every port in these families.
-    pub(super) fn mark(
-        &self,
-        families: impl IntoIterator<Item = Family>,
-        changed: &mut Changed,
-    ) {
+    pub(super) fn mark(&self, families: impl IntoIterator<Item = Family>, changed: &mut Changed) {
         let Some(spec) = &self.spec else { return };
         for family in families.into_iter().filter(|family| spec.serves(*family)) {
             changed.extend(spec.ports.iter().map(|port| self.key(&port.name, family)));
