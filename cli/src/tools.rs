@@ -74,7 +74,14 @@ impl Instance {
     fn names(&self) -> Names {
         let socket = socket_path(&self.state_dir, &self.name);
         // Without a daemon there are numbers instead of names.
-        let services: Vec<ServiceName> = client::get(&socket, "/services").unwrap_or_default();
+        let services: Vec<ServiceName> = match client::get(&socket, "/services") {
+            Ok(services) => services,
+            Err(client::Error::Socket(_)) => Vec::new(),
+            Err(error) => {
+                eprintln!("hashplane: no names of services: {error:?}");
+                Vec::new()
+            }
+        };
         services.into_iter().map(|service| (service.number, service)).collect()
     }
 }

@@ -109,6 +109,8 @@ impl Demo {
         let mut errors = self.show_requests()?;
         say("\nPods of `web` come and go while clients ask, and a daemon is killed and started:")?;
         errors += self.change_under_load()?;
+        // The daemon that was started again tells names within a quarter of a second.
+        thread::sleep(Duration::from_millis(500));
         say("\n$ hashplane services     (on nodeA)")?;
         say(self.daemons[0].tool(&["services"])?.trim_end())?;
         say(&format!("\nerrors: {errors}"))?;

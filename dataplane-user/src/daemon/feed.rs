@@ -41,6 +41,8 @@ pub enum Event {
 pub struct Fed {
     table: ServiceTable,
     unread: BTreeMap<ProblemScope, Vec<SourceProblem>>,
+    /// Whether the last report named any problem.
+    troubled: bool,
     shared: Shared,
 }
 
@@ -49,10 +51,15 @@ impl Fed {
     pub fn new(settings: &Settings, shared: Shared) -> Self {
         let mut identity = NodeIdentity::new(&settings.node_name, []);
         identity.node_ports = settings.node_ports.clone();
-        Self { table: ServiceTable::new(identity), unread: BTreeMap::new(), shared }
+        Self {
+            table: ServiceTable::new(identity),
+            unread: BTreeMap::new(),
+            troubled: false,
+            shared,
+        }
     }
 
-    fn report_problems(&self) {
+    fn report_problems(&mut self) {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for (name, count) in self.table.problem_counts() {
             *counts.entry(name.to_owned()).or_default() += count as u64;
@@ -60,6 +67,7 @@ impl Fed {
         for problem in self.unread.values().flatten() {
             *counts.entry(problem.cause.name().to_owned()).or_default() += 1;
         }
+        self.troubled = !counts.is_empty();
         self.shared.update(|report: &mut Report| report.problems = counts);
     }
 }
@@ -89,7 +97,7 @@ impl Table for Fed {
                     }
                 }
                 // Counting costs O(problems and slices): only when there may be something to count.
-                if news || !self.shared.report().problems.is_empty() {
+                if news || self.troubled {
                     self.report_problems();
                 }
             }
