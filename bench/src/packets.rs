@@ -4,7 +4,7 @@ mod sockets;
 mod world;
 
 use anyhow::ensure;
-use dataplane_common::{Hook, Reason, names, reason};
+use dataplane_common::{Hook, Reason, reason};
 
 use self::world::{Case, World};
 use crate::{report::Row, rig::Rig};
@@ -77,19 +77,4 @@ impl Rig {
         let values = self.counters.get(&reason::counter(hook, why), 0)?;
         Ok(values.iter().sum())
     }
-}
-
-/// The rows that [`run`] gives, in order.
-pub fn row_names() -> Vec<String> {
-    let mut all = vec!["empty".to_owned(), "parse_lookup".to_owned()];
-    for family in [4, 6] {
-        for path in ["established", "new", "miss", "reply"] {
-            all.push(format!("tc{family}_{path}"));
-        }
-        for path in ["established", "new", "miss"] {
-            all.push(format!("xdp{family}_{path}"));
-        }
-    }
-    all.extend(names::SOCKETS.iter().take(2).map(|name| (*name).to_owned()));
-    all
 }

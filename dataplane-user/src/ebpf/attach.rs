@@ -72,15 +72,13 @@ pub enum Mode {
     Clsact,
     /// XDP in the driver.
     Driver,
-    /// XDP in the network stack.
-    Generic,
     /// A cgroup link.
     Cgroup,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Tcx, Self::Clsact, Self::Driver, Self::Generic, Self::Cgroup];
+    pub const ALL: [Self; 4] = [Self::Tcx, Self::Clsact, Self::Driver, Self::Cgroup];
 
     /// The name in pins, tables and metrics.
     pub const fn name(self) -> &'static str {
@@ -88,7 +86,6 @@ impl Mode {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::Driver => "driver",
-            Self::Generic => "generic",
             Self::Cgroup => "cgroup",
         }
     }

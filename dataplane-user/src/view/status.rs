@@ -18,7 +18,7 @@ pub struct ProgramRow {
     pub program: String,
     /// Name of the device, `#index` for one that is gone, `cgroup` for socket hooks.
     pub target: String,
-    /// `tcx`, `driver`, `generic` or `cgroup`.
+    /// `tcx`, `driver` or `cgroup`.
     pub mode: String,
 }
 

@@ -145,7 +145,7 @@ fn remove_filter(name: &str, attach_type: TcAttachType) {
 /// Attaches the XDP program in the driver.
 ///
 /// There is no generic XDP: it runs behind the driver, where TC does the same work at the same
-/// cost, and since Linux 6.9 it can leave TC with a packet whose Ethernet header is out of sight.
+/// cost. On Linux 6.18 TC counted every packet behind it as `not_ip`; the cause is not known.
 pub(super) fn attach_xdp(programs: &mut Programs, site: &Site<'_>) -> Result<Mode, Error> {
     let name = names::NIC_XDP;
     let program: &mut Xdp = program(&mut programs.ebpf, name)?;

@@ -47,7 +47,7 @@ fn hooks_are_switched_off_one_by_one() {
 fn a_pin_name_tells_its_place_and_mode() {
     let place = Place { ifindex: Some(12), program: names::NIC_XDP };
     for (place, mode) in
-        [(place, Mode::Generic), (Place { ifindex: None, program: "connect4" }, Mode::Cgroup)]
+        [(place, Mode::Driver), (Place { ifindex: None, program: "connect4" }, Mode::Cgroup)]
     {
         assert_eq!(parse_pin_name(&pin_name(place, mode)), Some((place, mode)));
     }
