@@ -12,7 +12,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
     programs::{Program, Xdp, XdpMode},
 };
-use dataplane_common::{Hook, Link, flow::tick, names};
+use dataplane_common::{Hook, Link, Live, flow::tick, names};
 use dataplane_ebpf::{
     host::{Family, HostTables},
     tables::Route,
@@ -104,8 +104,7 @@ impl Rig {
         self.maps.update(names::CONFIG, &[0u32], &[config])?;
         let (words, bits): (Vec<u32>, Vec<u64>) = tables.gate.iter().unzip();
         self.maps.update(names::GATE, &words, &bits)?;
-        let (indexes, ids): (Vec<u32>, Vec<u32>) =
-            tables.live.iter().map(|(index, id)| (*index, id.to_bits())).unzip();
+        let (indexes, ids): (Vec<u32>, Vec<Live>) = tables.live.iter().unzip();
         self.maps.update(names::LIVE, &indexes, &ids)?;
         self.install_family(&tables.v4, &names::MAPS4)?;
         self.install_family(&tables.v6, &names::MAPS6)

@@ -16,9 +16,9 @@ pub struct Config {
     pub source_port_min: u16,
     /// How many ports from there a translated source may get; never 0.
     pub source_port_count: u16,
-    /// First NodePort.
+    /// First port that frontends on every node address may have: NodePorts, and host ports if any.
     pub node_port_min: u16,
-    /// Last NodePort.
+    /// Last port that frontends on every node address may have.
     pub node_port_max: u16,
 }
 
@@ -26,8 +26,12 @@ impl Config {
     /// The TC programs serve pods: UDP sockets of pods may stay untranslated at `connect`, so that
     /// each of their datagrams can be re-selected.
     pub const POD_LINKS: u32 = 1;
-    /// Some endpoint has the node's own address: answers that leave the node by a NIC are looked up.
-    pub const HOST_ENDPOINTS: u32 = 2;
+    /// Answers to flows whose source stays leave by a NIC and are looked up there: some endpoint has
+    /// the node's own address, or some frontend serves clients from outside without masquerade.
+    pub const NIC_REPLIES: u32 = 2;
+    /// Frontends on every node address are also on the loopback addresses, for the node's own
+    /// processes.
+    pub const LOOPBACK: u32 = 4;
 }
 
 const _: () = assert!(size_of::<Config>() == 40 && align_of::<Config>() == 8);

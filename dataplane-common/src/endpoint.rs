@@ -50,8 +50,8 @@ impl<const N: usize> Endpoint<N> {
 
 /// Identity of one endpoint of one service port: an index into `LIVE` and a generation.
 ///
-/// `LIVE[index]` holds the whole id while the endpoint takes new flows, and 0 afterwards. A flow
-/// keeps the id, so one array read tells whether its endpoint is still there. The generation makes
+/// `LIVE[index]` holds the whole id while the endpoint takes new flows, and 0 afterwards (see
+/// [`Live`]). A flow keeps the id, so one array read tells whether its endpoint is still there. The generation makes
 /// an index that is used again a different id.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,5 +95,29 @@ impl EndpointId {
     }
 }
 
+/// Entry of the array `LIVE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The [`EndpointId`] that takes new flows, or 0.
+    pub id: u32,
+    /// The views in which it does: bits [`Self::CLUSTER`] and [`Self::LOCAL`].
+    pub views: u32,
+}
+
+impl Live {
+    /// The view of the traffic policy `Cluster`.
+    pub const CLUSTER: u32 = 1;
+    /// The view of the traffic policy `Local`.
+    pub const LOCAL: u32 = 2;
+
+    /// Whether this endpoint takes new flows in one of these views.
+    #[inline(always)]
+    pub const fn takes(&self, id: EndpointId, views: u32) -> bool {
+        id.0 != 0 && self.id == id.0 && self.views & views != 0
+    }
+}
+
+const _: () = assert!(size_of::<Live>() == 8 && align_of::<Live>() == 4);
 const _: () = assert!(size_of::<Endpoint<4>>() == 12 && align_of::<Endpoint<4>>() == 4);
 const _: () = assert!(size_of::<Endpoint<16>>() == 24 && align_of::<Endpoint<16>>() == 4);

@@ -111,6 +111,20 @@ impl<const N: usize> Flow<N> {
     pub const ANSWERED: u32 = 8;
     /// The source was translated too: packets are sent on by route, not handed to the stack.
     pub const FORWARD: u32 = 16;
+    /// Where the views in which its endpoint was chosen start: bits of [`crate::Live`].
+    pub const VIEWS_SHIFT: u32 = 5;
+    /// The endpoint was chosen in the view of the traffic policy `Cluster`.
+    pub const CLUSTER: u32 = crate::Live::CLUSTER << Self::VIEWS_SHIFT;
+    /// The endpoint was chosen in the view of the traffic policy `Local`.
+    pub const LOCAL: u32 = crate::Live::LOCAL << Self::VIEWS_SHIFT;
+    /// The client had an endpoint by session affinity.
+    pub const AFFINE: u32 = 1 << 7;
+
+    /// The views in which the endpoint was chosen: bits of [`crate::Live`].
+    #[inline(always)]
+    pub const fn views(flags: u32) -> u32 {
+        flags >> Self::VIEWS_SHIFT & (crate::Live::CLUSTER | crate::Live::LOCAL)
+    }
 
     /// Whether a TCP connection with these flags has ended (both FINs, or a RST).
     #[inline(always)]

@@ -5,6 +5,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod config;
 pub mod endpoint;
 pub mod flow;
@@ -13,16 +14,19 @@ pub mod gate;
 pub mod names;
 pub mod peer;
 pub mod reason;
+pub mod source;
 
+pub use affinity::{Affinity, AffinityKey};
 pub use config::Config;
-pub use endpoint::{Endpoint, EndpointId};
+pub use endpoint::{Endpoint, EndpointId, Live};
 pub use flow::{Flow, FlowKey, Link, Tuple};
-pub use frontend::{Frontend, FrontendKey};
+pub use frontend::{Frontend, FrontendKey, FrontendKind, Slots};
 pub use peer::{Peer, PeerKey};
 pub use reason::{Hook, Reason};
+pub use source::SourceKey;
 
 /// Number of the layout of every map. It is part of the pin path: a change of any layout bumps it.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Bytes of an IPv4 address.
 pub const V4: usize = 4;
@@ -33,6 +37,8 @@ pub const V6: usize = 16;
 pub const TCP: u8 = 6;
 /// IANA protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IANA protocol number of SCTP.
+pub const SCTP: u8 = 132;
 
 /// `a.b.c.d` as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
 #[inline(always)]

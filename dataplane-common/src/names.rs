@@ -8,7 +8,7 @@ pub const FRONTENDS6: &str = "FRONTENDS6";
 pub const ENDPOINTS4: &str = "ENDPOINTS4";
 /// Endpoints on IPv6: array of `Endpoint<16>`.
 pub const ENDPOINTS6: &str = "ENDPOINTS6";
-/// Identities that take new flows: array of `u32`, see [`crate::EndpointId`]. Both families.
+/// Identities that take new flows: array of [`crate::Live`]. Both families.
 pub const LIVE: &str = "LIVE";
 /// Addresses that may be a frontend's: array of `u64`, see [`crate::gate`].
 pub const GATE: &str = "GATE";
@@ -22,13 +22,19 @@ pub const FLOWS4: &str = "FLOWS4";
 pub const FLOWS6: &str = "FLOWS6";
 /// What sockets were translated to: LRU hash, `PeerKey` to `Peer`.
 pub const PEERS: &str = "PEERS";
+/// Clients that a service port serves, on IPv4: longest-prefix trie, see [`crate::SourceKey`].
+pub const SOURCES4: &str = "SOURCES4";
+/// Clients that a service port serves, on IPv6: longest-prefix trie, see [`crate::SourceKey`].
+pub const SOURCES6: &str = "SOURCES6";
+/// Which endpoint a client stays with: LRU hash, `AffinityKey` to `Affinity`. Both families.
+pub const AFFINITY: &str = "AFFINITY";
 /// The node's settings: array with one `Config`.
 pub const CONFIG: &str = "CONFIG";
 /// Packets and socket calls by hook and reason: per-CPU array of `u64`, see [`crate::reason`].
 pub const COUNTERS: &str = "COUNTERS";
 
 /// Every map that is pinned, in the order in which a reader may open them.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 16] = [
     CONFIG,
     LIVE,
     GATE,
@@ -41,6 +47,9 @@ pub const MAPS: [&str; 13] = [
     FLOWS4,
     FLOWS6,
     PEERS,
+    SOURCES4,
+    SOURCES6,
+    AFFINITY,
     COUNTERS,
 ];
 
@@ -76,6 +85,10 @@ pub const NODE_ADDRESSES_MAX: u32 = 1024;
 pub const FLOWS_MAX: u32 = 1 << 18;
 /// Sockets' translations; a TCP connection takes one, an unconnected UDP socket two per frontend.
 pub const PEERS_MAX: u32 = 1 << 17;
+/// Source ranges per family.
+pub const SOURCES_MAX: u32 = 1 << 16;
+/// Clients that stay with an endpoint.
+pub const AFFINITY_MAX: u32 = 1 << 17;
 
 /// Frontends, endpoints, node addresses and flows of IPv4.
 pub const MAPS4: [&str; 4] = [FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4];

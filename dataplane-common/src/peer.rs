@@ -26,8 +26,8 @@ pub struct Peer {
     pub addr: [u8; 16],
     /// Its port, in network order.
     pub port: [u8; 2],
-    /// Always 0.
-    pub pad: [u8; 2],
+    /// The views in which the endpoint was chosen: bits of [`crate::Live`].
+    pub views: u16,
     /// Identity of the endpoint, as in [`crate::EndpointId`].
     pub endpoint: u32,
 }

@@ -82,8 +82,8 @@ reasons! {
     Malformed = 2, "malformed";
     /// Passed: a fragment; only whole packets carry their ports.
     Fragment = 3, "fragment";
-    /// Passed: neither TCP nor UDP.
-    NotTcpOrUdp = 4, "not_tcp_or_udp";
+    /// Passed: none of TCP, UDP and SCTP.
+    NotTransport = 4, "not_transport";
     /// Passed: nobody's frontend.
     NotAService = 5, "not_a_service";
     /// Passed: not the answer of a translated flow.
@@ -120,6 +120,16 @@ reasons! {
     LeftToPodLink = 21, "left_to_pod_link";
     /// Dropped: the packet could not be resized into an answer.
     CannotAnswer = 22, "cannot_answer";
+    /// Dropped: the client is in none of the frontend's source ranges.
+    SourceNotAllowed = 23, "source_not_allowed";
+    /// Dropped: the traffic policy is Local, and only other nodes have endpoints.
+    NoLocalEndpoint = 24, "no_local_endpoint";
+    /// Translated without a flow entry, since the table took none: each packet chooses by its hash.
+    Stateless = 25, "stateless";
+    /// An ICMP error about a translated packet, translated back.
+    IcmpError = 26, "icmp_error";
+    /// Dropped: refused, but answers are limited and this one would be too many.
+    RefusalLimited = 27, "refusal_limited";
 }
 
 /// Room for reasons per hook, so that a new one does not move the others.

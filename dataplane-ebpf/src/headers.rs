@@ -121,7 +121,7 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &mut P, next: u8) -> Result<(u8, 
             ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::DESTINATION => {}
             ipv6::FRAGMENT => return Err(Reason::Fragment),
             TCP | UDP => return Ok((next, len)),
-            _ => return Err(Reason::NotTcpOrUdp),
+            _ => return Err(Reason::NotTransport),
         }
         let [following, units]: [u8; 2] =
             *packet.window(L3 + ipv6::LEN + len).ok_or(Reason::Short)?;
@@ -154,6 +154,6 @@ fn parse_l4<P: Packet + ?Sized>(
             }
             Ok(([header[0], header[1]], [header[2], header[3]], 0))
         }
-        _ => Err(Reason::NotTcpOrUdp),
+        _ => Err(Reason::NotTransport),
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, collections::BTreeSet, vec::Vec};
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Peer, PeerKey, Tuple,
-    gate,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Live, Peer, PeerKey,
+    Tuple, gate,
 };
 
 use crate::{
@@ -57,7 +57,7 @@ pub struct HostTables {
     /// Words of the gate that are not zero.
     pub gate: BTreeMap<u32, u64>,
     /// Ids that take new flows, by index.
-    pub live: BTreeMap<u32, EndpointId>,
+    pub live: BTreeMap<u32, Live>,
     /// IPv4.
     pub v4: Family<4>,
     /// IPv6.
@@ -96,7 +96,7 @@ impl Node for HostTables {
     }
 
     fn is_live(&self, id: EndpointId) -> bool {
-        id != EndpointId::NONE && self.live.get(&id.index()) == Some(&id)
+        self.live.get(&id.index()).is_some_and(|live| live.takes(id, Live::CLUSTER | Live::LOCAL))
     }
 
     fn has_stack(&self) -> bool {

@@ -251,7 +251,8 @@ where
     let Some(frontend) = find_frontend(headers, &ports, tables) else {
         return Step::Done(Verdict::Pass(Reason::NotAService));
     };
-    let Some(slot) = select::slot(&frontend, select::hash(&headers.tuple, headers.protocol)) else {
+    let Some(slot) = select::slot(&frontend.inside, select::hash(&headers.tuple, headers.protocol))
+    else {
         return Step::Refuse;
     };
     Step::Done(begin(packet, headers, tables, &ports, &frontend, slot, reason))
@@ -280,7 +281,7 @@ where
     let is_host = endpoint.flags() & Endpoint::<N>::HOST != 0;
     // A pod that reaches itself must see somebody else, or its answer would never leave it.
     let is_hairpin = endpoint.addr() == tuple.src;
-    let masquerades = frontend.flags & Frontend::MASQUERADE != 0 || is_hairpin;
+    let masquerades = frontend.flags & Frontend::MASQUERADE_INSIDE != 0 || is_hairpin;
     let forwards = masquerades && !is_host;
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);

@@ -1,6 +1,6 @@
 //! Which endpoint of a frontend a flow gets.
 
-use dataplane_common::{Frontend, Tuple, gate};
+use dataplane_common::{Slots, Tuple, gate};
 
 /// Hash of both ends: the same flow always gets the same number, on every node.
 #[inline(always)]
@@ -12,16 +12,16 @@ pub const fn hash<const N: usize>(tuple: &Tuple<N>, protocol: u8) -> u32 {
     mix(ends ^ mix(ports.wrapping_add(protocol as u32)))
 }
 
-/// Slot of the endpoint that `hash` selects among a frontend's, or `None` when it has none.
+/// Slot of the endpoint that `hash` selects among these, or `None` when there are none.
 ///
 /// The upper half of a product instead of a remainder: no division, and no bias worth the name.
 #[inline(always)]
-pub const fn slot(frontend: &Frontend, hash: u32) -> Option<u32> {
-    if frontend.count == 0 {
+pub const fn slot(slots: &Slots, hash: u32) -> Option<u32> {
+    if slots.count == 0 {
         return None;
     }
-    let within = (hash as u64 * frontend.count as u64) >> 32;
-    Some(frontend.base.wrapping_add(within as u32))
+    let within = (hash as u64 * slots.count as u64) >> 32;
+    Some(slots.base.wrapping_add(within as u32))
 }
 
 /// Spread every bit of `word` over all others (the finaliser of Murmur hash 3, 32 bits).
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn flows_spread_over_all_endpoints_within_five_percent_of_their_share() {
-        let frontend = Frontend { base: 100, count: 7, flags: 0, service: 0 };
+        let slots = Slots { base: 100, count: 7 };
         let mut hits = [0u32; 7];
         for client in 0..20_000u16 {
             let tuple = Tuple {
@@ -47,7 +47,7 @@ mod tests {
                 src_port: (32_768 + client).to_be_bytes(),
                 dst_port: 80u16.to_be_bytes(),
             };
-            let slot = slot(&frontend, hash(&tuple, 6)).unwrap();
+            let slot = slot(&slots, hash(&tuple, 6)).unwrap();
             hits[usize::try_from(slot - 100).unwrap()] += 1;
         }
         for count in hits {
@@ -58,14 +58,14 @@ mod tests {
 
     #[test]
     fn a_frontend_without_endpoints_selects_none() {
-        let frontend = Frontend { base: 5, count: 0, flags: 0, service: 0 };
-        assert_eq!(slot(&frontend, u32::MAX), None);
+        let slots = Slots { base: 5, count: 0 };
+        assert_eq!(slot(&slots, u32::MAX), None);
     }
 
     #[test]
     fn the_greatest_hash_selects_the_last_endpoint() {
-        let frontend = Frontend { base: 5, count: 3, flags: 0, service: 0 };
-        assert_eq!(slot(&frontend, u32::MAX), Some(7));
-        assert_eq!(slot(&frontend, 0), Some(5));
+        let slots = Slots { base: 5, count: 3 };
+        assert_eq!(slot(&slots, u32::MAX), Some(7));
+        assert_eq!(slot(&slots, 0), Some(5));
     }
 }

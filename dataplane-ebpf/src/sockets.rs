@@ -67,7 +67,7 @@ pub fn connect<S: Sockets>(sockets: &mut S, name: &Name, protocol: u8) -> Decisi
         return Decision::Keep(Reason::NotConfigured);
     };
     if protocol != TCP && protocol != UDP {
-        return Decision::Keep(Reason::NotTcpOrUdp);
+        return Decision::Keep(Reason::NotTransport);
     }
     let on_host = sockets.is_on_host();
     if protocol == UDP && !on_host && sockets.has_pod_links() {
@@ -188,7 +188,7 @@ where
         found = sockets.frontend(&FrontendKey::any_node_address(port, call.protocol));
     }
     let Some(frontend) = found else { return Choice::NotOurs };
-    let Some(slot) = select::slot(&frontend, call.random) else {
+    let Some(slot) = select::slot(&frontend.inside, call.random) else {
         return Choice::NoEndpoint;
     };
     match sockets.endpoint(slot) {
@@ -257,5 +257,5 @@ const fn peer_key(cookie: u64, name: &Name, protocol: u8, reply: bool) -> PeerKe
 
 #[inline(always)]
 const fn peer(name: &Name, endpoint: u32) -> Peer {
-    Peer { addr: name.addr, port: name.port, pad: [0; 2], endpoint }
+    Peer { addr: name.addr, port: name.port, views: 0, endpoint }
 }

@@ -21,6 +21,6 @@ pub use problem::{Cause, Problem};
 pub use route::{Masquerade, Packet, Route, Scope, route};
 pub use table::ServiceTable;
 pub use types::{
-    Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
-    Protocol,
+    Cidr, Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortOwner,
+    PortState, Protocol, TrafficPolicy, Views,
 };

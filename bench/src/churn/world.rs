@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use dataplane_common::{Endpoint, Frontend, FrontendKey, TCP, names};
+use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, Slots, TCP, names};
 use dataplane_user::{
     ebpf::{
         Desired, Program,
@@ -136,7 +136,7 @@ impl World {
         ensure!(left_out.is_none(), "not every service fits: {left_out:?}");
         ensure!(self.program.pending() == 0, "entries are pending");
         let entries = self.maps.entries::<FrontendKey<4>, Frontend>(names::FRONTENDS4)?;
-        let slots: u64 = entries.iter().map(|(_, frontend)| u64::from(frontend.count)).sum();
+        let slots: u64 = entries.iter().map(|(_, frontend)| u64::from(frontend.inside.count)).sum();
         let wanted = u64::from(services) * u64::from(endpoints);
         ensure!(
             (entries.len(), slots) == (services as usize, wanted),
@@ -151,14 +151,17 @@ impl World {
         let address = objects::cluster_ip(service);
         let key = FrontendKey::new(address.octets(), objects::PORT, TCP);
         let frontend: Option<Frontend> = self.maps.lookup(names::FRONTENDS4, &key)?;
-        let Frontend { base, count, .. } =
+        let Frontend { inside: Slots { base, count }, .. } =
             frontend.with_context(|| format!("{address} is not in the map"))?;
         for slot in base..base + count {
             let endpoint: Option<Endpoint<4>> = self.maps.lookup(names::ENDPOINTS4, &slot)?;
             let endpoint = endpoint.context("a slot of the block is not in the map")?;
             if endpoint.addr() == wanted.octets() {
-                let live: Option<u32> = self.maps.lookup(names::LIVE, &endpoint.id().index())?;
-                ensure!(live == Some(endpoint.id().to_bits()), "{wanted} takes no flows");
+                let live: Option<Live> = self.maps.lookup(names::LIVE, &endpoint.id().index())?;
+                ensure!(
+                    live.map(|live| live.id) == Some(endpoint.id().to_bits()),
+                    "{wanted} takes no flows"
+                );
                 return Ok(());
             }
         }

@@ -12,7 +12,7 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSockAddr},
     sys::{Stats, enable_stats},
 };
-use dataplane_common::{Config, Endpoint, EndpointId, FrontendKey, TCP, names};
+use dataplane_common::{Config, Endpoint, EndpointId, FrontendKey, Live, Slots, TCP, names};
 use dataplane_ebpf::host::HostTables;
 use dataplane_user::ebpf::{maps::MapWriter as _, object::object};
 
@@ -98,8 +98,12 @@ fn install(ebpf: &mut Ebpf, port: u16, port6: u16) -> anyhow::Result<()> {
     let (words, bits): (Vec<u32>, Vec<u64>) = gate.gate.iter().unzip();
     maps.update(names::GATE, &words, &bits)?;
     let id = EndpointId::new(1, 0);
-    maps.update(names::LIVE, &[1u32], &[id.to_bits()])?;
-    let frontend = dataplane_common::Frontend { base: 0, count: 1, flags: 0, service: 1 };
+    maps.update(names::LIVE, &[1u32], &[Live { id: id.to_bits(), views: Live::CLUSTER }])?;
+    let frontend = dataplane_common::Frontend {
+        inside: Slots { base: 0, count: 1 },
+        service: 1,
+        ..Default::default()
+    };
     let endpoint = Endpoint::new([127, 0, 0, 1], port, 0, id);
     maps.update(names::ENDPOINTS4, &[0u32], &[endpoint])?;
     maps.update(names::FRONTENDS4, &[FrontendKey::new(vip4, 80, TCP)], &[frontend])?;

@@ -1,8 +1,8 @@
 //! Tables in which every packet leads to the next: the kernel repeats a run with the rewritten frame.
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Link, Reason, TCP,
-    Tuple, names,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Link, Live, Reason,
+    Slots, TCP, Tuple, names,
 };
 use dataplane_ebpf::host::{Family, HostTables};
 
@@ -86,7 +86,7 @@ impl World {
             }
         }
         let id = EndpointId::new(1, 0);
-        tables.live.insert(1, id);
+        tables.live.insert(1, Live { id: id.to_bits(), views: Live::CLUSTER });
         Self { tables }
     }
 
@@ -195,7 +195,7 @@ where
 {
     let addr = Family::<N>::addr;
     let id = EndpointId::new(1, 0);
-    for (chain, flags) in [(SERVICE, 0), (FORWARDED, Frontend::MASQUERADE)] {
+    for (chain, flags) in [(SERVICE, 0), (FORWARDED, Frontend::MASQUERADE_INSIDE)] {
         let start = u32::from(chain) * 256;
         for number in 0..CHAIN {
             let slot = start + u32::from(number);
@@ -203,7 +203,15 @@ where
                 Endpoint::new(addr(chain, number + 1), 80 + u16::from(number) + 1, 0, id);
             family.endpoints.insert(slot, endpoint);
             let key = FrontendKey::new(addr(chain, number), 80 + u16::from(number), TCP);
-            family.frontends.insert(key, Frontend { base: slot, count: 1, flags, service: 1 });
+            family.frontends.insert(
+                key,
+                Frontend {
+                    inside: Slots { base: slot, count: 1 },
+                    flags,
+                    service: 1,
+                    ..Frontend::default()
+                },
+            );
         }
     }
     family.endpoints_max = names::ENDPOINTS_MAX;

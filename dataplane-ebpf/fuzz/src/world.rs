@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Frontend, FrontendKey, Link, TCP, UDP, mapped,
+    Config, Endpoint, EndpointId, Frontend, FrontendKey, Link, Live, Slots, TCP, UDP, mapped,
 };
 use dataplane_ebpf::{
     Route,
@@ -49,7 +49,10 @@ pub(crate) fn tables(what: u8) -> HostTables {
     let other6 = Endpoint::new(v6(3), 8080, 0, ids[2]);
     let mut tables = HostTables {
         config: (what & 1 == 0).then_some(config),
-        live: ids.iter().map(|id| (id.index(), *id)).collect(),
+        live: ids
+            .iter()
+            .map(|id| (id.index(), Live { id: id.to_bits(), views: Live::CLUSTER }))
+            .collect(),
         v4: family([own4, host4, other4], &FRONTENDS4, what),
         v6: family([own6, host6, other6], &FRONTENDS6, what),
         transmits_only_by: (what & 4 != 0).then_some(2),
@@ -69,9 +72,9 @@ fn family<const N: usize>(
     frontends: &[[u8; N]; 4],
     what: u8,
 ) -> Family<N> {
-    let full = Frontend { base: 0, count: 3, flags: 0, service: 1 };
-    let none = Frontend { count: 0, service: 2, ..full };
-    let node = Frontend { flags: Frontend::MASQUERADE, service: 3, ..full };
+    let full = Frontend { inside: Slots { base: 0, count: 3 }, service: 1, ..Frontend::default() };
+    let none = Frontend { inside: Slots::default(), service: 2, ..full };
+    let node = Frontend { flags: Frontend::MASQUERADE_INSIDE, service: 3, ..full };
     let mut known = BTreeMap::new();
     for protocol in [TCP, UDP] {
         known.insert(FrontendKey::new(frontends[0], PORTS[0], protocol), full);

@@ -1,20 +1,20 @@
 //! The maps. Sizes given here are defaults; the loader may set others.
 
 use aya_ebpf::{
-    bindings::bpf_fib_lookup,
+    bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Peer, PeerKey, gate,
-    names,
+    Affinity, AffinityKey, Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey,
+    Hook, Live, Peer, PeerKey, gate, names,
     reason::{COUNTERS_MAX, REASONS_MAX},
 };
 
 #[map]
 pub(super) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
-pub(super) static LIVE: Array<u32> = Array::with_max_entries(EndpointId::INDEX_MAX, 0);
+pub(super) static LIVE: Array<Live> = Array::with_max_entries(EndpointId::INDEX_MAX, 0);
 #[map]
 pub(super) static GATE: Array<u64> = Array::with_max_entries(gate::WORDS, 0);
 #[map]
@@ -43,6 +43,20 @@ pub(super) static FLOWS6: LruHashMap<FlowKey<16>, Flow<16>> =
 #[map]
 pub(super) static PEERS: LruHashMap<PeerKey, Peer> =
     LruHashMap::with_max_entries(names::PEERS_MAX, 0);
+/// `SourceKey<4>` without its first field, which the map type adds.
+#[map]
+pub(super) static SOURCES4: LpmTrie<[u8; 8], u32> =
+    LpmTrie::with_max_entries(names::SOURCES_MAX, BPF_F_NO_PREALLOC);
+
+/// `SourceKey<16>` without its first field.
+#[map]
+pub(super) static SOURCES6: LpmTrie<[u8; 20], u32> =
+    LpmTrie::with_max_entries(names::SOURCES_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(super) static AFFINITY: LruHashMap<AffinityKey, Affinity> =
+    LruHashMap::with_max_entries(names::AFFINITY_MAX, 0);
+
 #[map]
 pub(super) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 

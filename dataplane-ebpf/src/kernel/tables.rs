@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
 };
 use dataplane_common::{
-    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Tuple, flow::tick,
+    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Live, Tuple, flow::tick,
 };
 use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
 
@@ -54,7 +54,7 @@ impl Node for Maps {
 
     #[inline(always)]
     fn is_live(&self, id: EndpointId) -> bool {
-        id != EndpointId::NONE && maps::LIVE.get(id.index()).copied() == Some(id.to_bits())
+        maps::LIVE.get(id.index()).is_some_and(|live| live.takes(id, Live::CLUSTER | Live::LOCAL))
     }
 
     #[inline(always)]

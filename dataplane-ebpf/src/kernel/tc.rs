@@ -45,7 +45,7 @@ fn pod_egress(context: TcContext) -> i32 {
 #[classifier]
 fn nic_egress(context: TcContext) -> i32 {
     // Only endpoints with the node's own address answer through the stack and a NIC.
-    if maps::CONFIG.get(0).is_none_or(|config| config.flags & Config::HOST_ENDPOINTS == 0) {
+    if maps::CONFIG.get(0).is_none_or(|config| config.flags & Config::NIC_REPLIES == 0) {
         count(Hook::NicEgress, Reason::NotAReply as u32);
         return NEXT;
     }

@@ -38,10 +38,8 @@ pub struct Facts {
 /// The configuration that `facts` and `devices` ask for.
 pub fn config(facts: &Facts, devices: &Devices) -> Config {
     let pod_links = devices.devices.values().any(|device| device.role == Role::PodLink);
-    let flags = [
-        (facts.tc && pod_links, Config::POD_LINKS),
-        (facts.host_endpoints, Config::HOST_ENDPOINTS),
-    ];
+    let flags =
+        [(facts.tc && pod_links, Config::POD_LINKS), (facts.host_endpoints, Config::NIC_REPLIES)];
     let ports = source_ports(&facts.ephemeral, &facts.node_ports);
     Config {
         host_netns_cookie: facts.netns_cookie,

@@ -1,6 +1,6 @@
 //! Makes the maps hold what the program says: make before break, each step safe to repeat.
 
-use dataplane_common::{Endpoint, Frontend, FrontendKey, names};
+use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, names};
 
 use super::{
     blocks::Block,
@@ -52,7 +52,8 @@ fn apply_live(
     let (keys, rest): (Vec<u32>, Vec<u32>) = std::mem::take(&mut shared.live_dirty)
         .into_iter()
         .partition(|&index| (shared.ids.live(index) != 0) == enter);
-    let values: Vec<u32> = keys.iter().map(|&index| shared.ids.live(index)).collect();
+    let live = |id| Live { id, views: if id == 0 { 0 } else { Live::CLUSTER | Live::LOCAL } };
+    let values: Vec<Live> = keys.iter().map(|&index| live(shared.ids.live(index))).collect();
     let (written, result) = write(maps, names::LIVE, &keys, &values);
     shared.live_dirty = rest;
     shared.live_dirty.extend_from_slice(&keys[written..]);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ahash::{AHashMap, RandomState};
-use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, UDP};
+use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, Slots, UDP};
 use hashbrown::HashTable;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::model::{Family, PortKey, Protocol};
 
-/// A frontend that a service port wants, and its bits ([`Frontend::MASQUERADE`]).
+/// A frontend that a service port wants, and its bits ([`Frontend::MASQUERADE_INSIDE`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim<const N: usize> {
     pub(crate) key: FrontendKey<N>,
@@ -200,7 +200,14 @@ impl<const N: usize> Half<N> {
         let owner = self.frontends.get(key)?;
         let Block { base, len } = self.port(owner.slot)?.block;
         let service = self.number(owner.slot);
-        Some(Frontend { base, count: len, flags: owner.flags, service })
+        let slots = Slots { base, count: len };
+        Some(Frontend {
+            inside: slots,
+            outside: slots,
+            flags: owner.flags,
+            service,
+            ..Frontend::default()
+        })
     }
 
     /// The endpoints of a block.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use aya::maps::{MapData, MapType};
-use dataplane_common::{Config, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey};
+use dataplane_common::{
+    Affinity, AffinityKey, Config, Endpoint, Flow, FlowKey, Frontend, FrontendKey, Live, Peer,
+    PeerKey, SourceKey,
+};
 
 /// Values that are their bytes.
 ///
@@ -25,8 +28,10 @@ unsafe impl Plain for u64 {}
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 // SAFETY: `repr(C)`, N + 2 + 1 + 1 bytes of alignment 1; its size is asserted where it is declared.
 unsafe impl<const N: usize> Plain for FrontendKey<N> {}
-// SAFETY: `repr(C)`, four `u32`.
+// SAFETY: `repr(C)`, eight `u32`.
 unsafe impl Plain for Frontend {}
+// SAFETY: `repr(C)`, two `u32`.
+unsafe impl Plain for Live {}
 // SAFETY: `repr(C)`, N + 2 + 2 + 4 bytes with N a multiple of 4; its size is asserted.
 unsafe impl<const N: usize> Plain for Endpoint<N> {}
 // SAFETY: `repr(C)`, 2 N + 4 + 4 bytes of alignment 1; its size is asserted.
@@ -37,6 +42,12 @@ unsafe impl<const N: usize> Plain for Flow<N> {}
 unsafe impl Plain for PeerKey {}
 // SAFETY: `repr(C)`, 16 + 4 + 4 bytes, asserted.
 unsafe impl Plain for Peer {}
+// SAFETY: `repr(C)`, 4 + 4 + N bytes with N a multiple of 4; its size is asserted.
+unsafe impl<const N: usize> Plain for SourceKey<N> {}
+// SAFETY: `repr(C)`, 16 + 4 + 4 bytes, asserted.
+unsafe impl Plain for AffinityKey {}
+// SAFETY: `repr(C)`, 8 + 16 + 2 + 2 + 4 bytes, asserted.
+unsafe impl Plain for Affinity {}
 // SAFETY: `repr(C)`, 8 + 4 + 4 + 16 + 8 bytes, asserted to be 40.
 unsafe impl Plain for Config {}
 

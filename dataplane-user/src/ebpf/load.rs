@@ -10,8 +10,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey, V4, V6,
-    gate, names, reason,
+    Affinity, AffinityKey, Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey,
+    Live, Peer, PeerKey, SourceKey, V4, V6, gate, names, reason,
 };
 
 use super::{
@@ -285,7 +285,7 @@ pub struct Layout {
 }
 
 /// Layout and size of every map.
-pub fn layouts(sizes: &MapSizes) -> [Layout; 13] {
+pub fn layouts(sizes: &MapSizes) -> [Layout; 16] {
     const fn layout<K, V>(name: &'static str, entries: u32) -> Layout {
         #[expect(clippy::cast_possible_truncation, reason = "keys and values are tens of bytes")]
         let (key, value) = (size_of::<K>() as u32, size_of::<V>() as u32);
@@ -294,7 +294,7 @@ pub fn layouts(sizes: &MapSizes) -> [Layout; 13] {
     let addresses = names::NODE_ADDRESSES_MAX;
     [
         layout::<u32, Config>(names::CONFIG, 1),
-        layout::<u32, u32>(names::LIVE, EndpointId::INDEX_MAX),
+        layout::<u32, Live>(names::LIVE, EndpointId::INDEX_MAX),
         layout::<u32, u64>(names::GATE, gate::WORDS),
         layout::<u32, Endpoint<V4>>(names::ENDPOINTS4, sizes.endpoints),
         layout::<u32, Endpoint<V6>>(names::ENDPOINTS6, sizes.endpoints),
@@ -305,6 +305,9 @@ pub fn layouts(sizes: &MapSizes) -> [Layout; 13] {
         layout::<FlowKey<V4>, Flow<V4>>(names::FLOWS4, sizes.flows),
         layout::<FlowKey<V6>, Flow<V6>>(names::FLOWS6, sizes.flows),
         layout::<PeerKey, Peer>(names::PEERS, sizes.peers),
+        layout::<SourceKey<V4>, u32>(names::SOURCES4, names::SOURCES_MAX),
+        layout::<SourceKey<V6>, u32>(names::SOURCES6, names::SOURCES_MAX),
+        layout::<AffinityKey, Affinity>(names::AFFINITY, names::AFFINITY_MAX),
         layout::<u32, u64>(names::COUNTERS, reason::COUNTERS_MAX),
     ]
 }

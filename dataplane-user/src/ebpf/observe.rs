@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
-    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Peer, PeerKey, names,
+    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Live, Peer, PeerKey, names,
 };
 
 use super::{
@@ -25,8 +25,8 @@ impl Program {
                 program.shared.gate.found(word, value);
             }
         }
-        let mut live: BTreeMap<u32, u32> = maps.entries(names::LIVE)?.into_iter().collect();
-        live.retain(|_, id| *id != 0);
+        let mut live: BTreeMap<u32, Live> = maps.entries(names::LIVE)?.into_iter().collect();
+        live.retain(|_, live| live.id != 0);
         observe_half(
             &mut program.v4,
             &mut program.shared,
@@ -41,16 +41,18 @@ impl Program {
         );
         let shared = &mut program.shared;
         for (&index, &found) in &live {
-            if shared.ids.live(index) != found {
+            if shared.ids.live(index) != found.id {
                 shared.live_dirty.push(index);
                 // Nobody's: it is cleared, and not used again before that.
-                if shared.ids.reserve(EndpointId::from_bits(found)) {
-                    shared.ids.release(EndpointId::from_bits(found));
+                if shared.ids.reserve(EndpointId::from_bits(found.id)) {
+                    shared.ids.release(EndpointId::from_bits(found.id));
                 }
             }
         }
         for half_ids in [ids_in(&program.v4), ids_in(&program.v6)] {
-            let missing = half_ids.iter().filter(|id| live.get(&id.index()) != Some(&id.to_bits()));
+            let missing = half_ids
+                .iter()
+                .filter(|id| live.get(&id.index()).map(|live| live.id) != Some(id.to_bits()));
             program.shared.live_dirty.extend(missing.map(|id| id.index()));
         }
         remember::<4>(&mut program.shared, maps, names::FLOWS4)?;
@@ -107,7 +109,7 @@ fn observe_half<const N: usize>(
             .collect();
         let blocks: BTreeSet<Block> = frontends
             .iter()
-            .map(|(_, frontend)| Block { base: frontend.base, len: frontend.count })
+            .map(|(_, frontend)| Block { base: frontend.inside.base, len: frontend.inside.count })
             .collect();
         let mut kept = Block::EMPTY;
         for block in blocks {

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use dataplane_common::{Endpoint, Frontend, FrontendKey, TCP, UDP, gate, names};
+use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, SCTP, TCP, UDP, gate, names};
 
 use super::{
     compile::Desired,
@@ -98,6 +98,7 @@ fn route<const N: usize>(view: &mut impl View<N>, to: &Destination) -> Route {
     let protocol = match to.protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
+        Protocol::Sctp => SCTP,
     };
     let Some(addr) = octets::<N>(to.address) else { return Route::NotAService };
     let (word, mask) = gate::bit(&addr);
@@ -109,11 +110,11 @@ fn route<const N: usize>(view: &mut impl View<N>, to: &Destination) -> Route {
         found = view.frontend(&FrontendKey::any_node_address(to.port, protocol));
     }
     let Some(frontend) = found else { return Route::NotAService };
-    if frontend.count == 0 {
+    if frontend.inside.count == 0 {
         return Route::Refused;
     }
     let mut endpoints = BTreeSet::new();
-    for slot in frontend.base..frontend.base + frontend.count {
+    for slot in frontend.inside.base..frontend.inside.base + frontend.inside.count {
         // A slot whose endpoint takes no flows would show as a route that the table does not have.
         if let Some(endpoint) = view.endpoint(slot)
             && view.live(endpoint.id().index()) == endpoint.id().to_bits()
@@ -121,7 +122,7 @@ fn route<const N: usize>(view: &mut impl View<N>, to: &Destination) -> Route {
             endpoints.insert(SocketAddr::new(address(endpoint.addr()), endpoint.port()));
         }
     }
-    Route::To { endpoints, masquerade: frontend.flags & Frontend::MASQUERADE != 0 }
+    Route::To { endpoints, masquerade: frontend.flags & Frontend::MASQUERADE_INSIDE != 0 }
 }
 
 struct InProgram<'a, const N: usize> {
@@ -157,6 +158,7 @@ impl<const N: usize, M: MapWriter> View<N> for InMaps<'_, M> {
         self.0.lookup(self.2, &slot).ok().flatten()
     }
     fn live(&mut self, index: u32) -> u32 {
-        self.0.lookup(names::LIVE, &index).ok().flatten().unwrap_or(0)
+        let live: Option<Live> = self.0.lookup(names::LIVE, &index).ok().flatten();
+        live.map_or(0, |live| live.id)
     }
 }

@@ -14,8 +14,8 @@ use super::{
     simulate::{Destination, meaning, simulate, simulate_maps},
 };
 use crate::model::{
-    Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
-    Protocol,
+    Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortOwner,
+    PortState, Protocol, Views,
 };
 
 mod faults;
@@ -37,7 +37,13 @@ pub(crate) const SMALL: Limits =
 
 pub(crate) fn key(number: u32, family: Family) -> PortKey {
     let service = format!("service-{number:05}");
-    PortKey { namespace: "shop".into(), service: service.into(), port: "".into(), family }
+    PortKey {
+        namespace: "shop".into(),
+        service: service.into(),
+        port: "".into(),
+        family,
+        owner: PortOwner::Service,
+    }
 }
 
 pub(crate) fn ip(family: Family, network: u8, host: u32) -> IpAddr {
@@ -56,7 +62,12 @@ pub(crate) fn frontend(family: Family, host: u32, port: u16, protocol: Protocol)
 }
 
 pub(crate) fn endpoint(family: Family, host: u32) -> Endpoint {
-    Endpoint { address: ip(family, 11, host), port: 8080, placement: Placement::Remote }
+    Endpoint {
+        address: ip(family, 11, host),
+        port: 8080,
+        placement: Placement::Remote,
+        views: Views::Cluster,
+    }
 }
 
 /// A service with one frontend and `endpoints` endpoints of its own.
@@ -64,7 +75,10 @@ pub(crate) fn service(number: u32, endpoints: u32) -> (PortKey, PortState) {
     let family = Family::V4;
     let endpoints = (0..endpoints).map(|at| endpoint(family, number * 16 + at)).collect();
     let frontends = vec![frontend(family, number, 80, Protocol::Tcp)];
-    (key(number, family), PortState { frontends, endpoints })
+    (
+        key(number, family),
+        PortState { frontends, endpoints, any_endpoint: true, ..PortState::default() },
+    )
 }
 
 fn state(family: Family, protocol: Protocol) -> impl Strategy<Value = PortState> {

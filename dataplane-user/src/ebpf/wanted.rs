@@ -1,6 +1,6 @@
 //! What the state of a service port asks of one family: frontends and endpoints as the maps know them.
 
-use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, TCP, UDP};
+use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, SCTP, TCP, UDP};
 
 use super::half::{Claim, octets};
 use crate::model::{self, FrontendAddress, FrontendKind, Placement, PortState, Protocol};
@@ -15,10 +15,14 @@ pub(crate) fn claims<const N: usize>(state: &PortState) -> Vec<Claim<N>> {
         let protocol = match frontend.protocol {
             Protocol::Tcp => TCP,
             Protocol::Udp => UDP,
+            Protocol::Sctp => SCTP,
         };
         let flags = match frontend.kind {
             FrontendKind::ClusterIp => 0,
-            FrontendKind::NodePort => Frontend::MASQUERADE,
+            FrontendKind::NodePort
+            | FrontendKind::LoadBalancer
+            | FrontendKind::ExternalIp
+            | FrontendKind::HostPort => Frontend::MASQUERADE_INSIDE,
         };
         Some(Claim { key: FrontendKey::new(addr, frontend.port, protocol), flags })
     };

@@ -84,7 +84,10 @@ fn to_one_of(table: &ServiceTable, key: &super::types::PortKey, through: Fronten
     }
     let masquerade = match through {
         FrontendKind::ClusterIp => Masquerade::Hairpin,
-        FrontendKind::NodePort => Masquerade::Always,
+        FrontendKind::NodePort
+        | FrontendKind::LoadBalancer
+        | FrontendKind::ExternalIp
+        | FrontendKind::HostPort => Masquerade::Always,
     };
     Route::OneOf { endpoints, masquerade }
 }

@@ -20,9 +20,52 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
-/// One port of one Service in one family. Its frontends share one set of endpoints.
+/// Whose endpoints clients get: `internalTrafficPolicy` and `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrafficPolicy {
+    /// All of the cluster's.
+    #[default]
+    Cluster,
+    /// Those of this node.
+    Local,
+}
+
+/// The views in which an endpoint takes new flows; at least one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Views {
+    /// Only that of [`TrafficPolicy::Cluster`].
+    Cluster,
+    /// Both.
+    Both,
+    /// Only that of [`TrafficPolicy::Local`].
+    Local,
+}
+
+/// Some addresses of one family: those that share their first `prefix_len` bits with `address`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    /// An address whose other bits are zero.
+    pub address: IpAddr,
+    /// How many bits count.
+    pub prefix_len: u8,
+}
+
+/// The kind of object that a service port comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortOwner {
+    /// A Service.
+    #[default]
+    Service,
+    /// A Pod with host ports.
+    Pod,
+}
+
+/// One port of one Service (or Pod with host ports) in one family. Its frontends share one set of
+/// endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortKey {
     /// Namespace of the Service.
@@ -33,6 +76,8 @@ pub struct PortKey {
     pub port: Arc<str>,
     /// The family.
     pub family: Family,
+    /// What kind of object `service` names.
+    pub owner: PortOwner,
 }
 
 /// Where clients connect.
@@ -51,6 +96,12 @@ pub enum FrontendKind {
     ClusterIp,
     /// `spec.ports[].nodePort`.
     NodePort,
+    /// `status.loadBalancer.ingress[].ip`, unless its `ipMode` is `Proxy`.
+    LoadBalancer,
+    /// `spec.externalIPs`.
+    ExternalIp,
+    /// `spec.containers[].ports[].hostPort` of a Pod.
+    HostPort,
 }
 
 /// Address, port and protocol that clients use.
@@ -62,7 +113,7 @@ pub struct Frontend {
     pub port: u16,
     /// The protocol.
     pub protocol: Protocol,
-    /// Where it comes from; NodePort traffic is masqueraded.
+    /// Where it comes from.
     pub kind: FrontendKind,
 }
 
@@ -86,6 +137,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Where it is.
     pub placement: Placement,
+    /// In which views it takes new flows.
+    pub views: Views,
 }
 
 /// What the node should do for one [`PortKey`]: both lists are sorted and without duplicates.
@@ -93,6 +146,17 @@ pub struct Endpoint {
 pub struct PortState {
     /// Where clients connect; never empty.
     pub frontends: Vec<Frontend>,
-    /// Who takes new flows; empty means the frontends refuse.
+    /// Who takes new flows, in any view.
     pub endpoints: Vec<Endpoint>,
+    /// Which view clients of the cluster IPs get, wherever they are.
+    pub internal: TrafficPolicy,
+    /// Which view clients from outside get of all other frontends; clients on this node get that of
+    /// [`TrafficPolicy::Cluster`].
+    pub external: TrafficPolicy,
+    /// Whether any node has an endpoint: a view without endpoints drops then, and refuses otherwise.
+    pub any_endpoint: bool,
+    /// Seconds for which a client stays with its endpoint after its last new flow.
+    pub affinity_s: Option<u32>,
+    /// Clients that load balancer frontends serve: sorted, of this family; `None` means all.
+    pub source_ranges: Option<Vec<Cidr>>,
 }

@@ -5,7 +5,9 @@ use std::{
     net::IpAddr,
 };
 
-use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, V4, V6, names};
+use dataplane_common::{
+    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Live, V4, V6, names,
+};
 
 use super::{EndpointRow, FlowRow, FrontendRow, Names, display_name, protocol_name};
 use crate::ebpf::maps::{MapError, MapWriter};
@@ -33,8 +35,8 @@ fn frontend_row<const N: usize>(
         family: if N == V4 { 4 } else { 6 },
         port: key.port(),
         protocol: protocol_name(key.protocol()),
-        endpoints: value.count,
-        masquerade: value.flags & Frontend::MASQUERADE != 0,
+        endpoints: value.inside.count,
+        masquerade: value.flags & Frontend::MASQUERADE_INSIDE != 0,
     }
 }
 
@@ -56,7 +58,7 @@ fn family_endpoints<const N: usize>(
     let entries = maps.entries::<FrontendKey<N>, Frontend>(frontends)?;
     let blocks: BTreeSet<_> = entries
         .iter()
-        .map(|(key, value)| (value.service, key.protocol(), value.base, value.count))
+        .map(|(key, value)| (value.service, key.protocol(), value.inside.base, value.inside.count))
         .collect();
     let mut rows = Vec::new();
     for (number, protocol, base, count) in blocks {
@@ -65,7 +67,7 @@ fn family_endpoints<const N: usize>(
                 break;
             };
             let id = endpoint.id();
-            let live = maps.lookup::<u32, u32>(names::LIVE, &id.index())?;
+            let live = maps.lookup::<u32, Live>(names::LIVE, &id.index())?.map(|live| live.id);
             let Some(address) = ip(endpoint.addr()) else { continue };
             rows.push(EndpointRow {
                 service: display_name(names, number),
@@ -171,9 +173,13 @@ pub fn fill(maps: &mut impl MapWriter) -> Result<BTreeMap<&'static str, (u64, u3
     let slots = |values: BTreeSet<(u32, u32)>| {
         values.into_iter().map(|(_, count)| count as usize).sum::<usize>()
     };
-    let used = slots(frontends4.iter().map(|(_, value)| (value.base, value.count)).collect());
+    let used = slots(
+        frontends4.iter().map(|(_, value)| (value.inside.base, value.inside.count)).collect(),
+    );
     add(maps, names::ENDPOINTS4, used)?;
-    let used = slots(frontends6.iter().map(|(_, value)| (value.base, value.count)).collect());
+    let used = slots(
+        frontends6.iter().map(|(_, value)| (value.inside.base, value.inside.count)).collect(),
+    );
     add(maps, names::ENDPOINTS6, used)?;
     let used = maps.entries::<FlowKey<V4>, Flow<V4>>(names::FLOWS4)?.len();
     add(maps, names::FLOWS4, used)?;

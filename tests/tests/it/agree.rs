@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bench::{frame::Spec, rig::Rig};
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, TCP, Tuple, UDP,
-    flow::tick, names,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Live, Slots, TCP,
+    Tuple, UDP, flow::tick, names,
 };
 use dataplane_ebpf::{
     host::{Family, Frame, HostTables},
@@ -61,15 +61,20 @@ fn pick<T: Copy>(rng: &mut TestRng, from: &[T]) -> T {
 }
 
 /// Five services per family: two endpoints, five, none, a NodePort, a NodePort with a host endpoint.
-fn fill<const N: usize>(family: &mut Family<N>, live: &mut BTreeMap<u32, EndpointId>, first: u32)
+fn fill<const N: usize>(family: &mut Family<N>, live: &mut BTreeMap<u32, Live>, first: u32)
 where
     Family<N>: Addresses<N>,
 {
     let counts = [2u32, 5, 0, 3, 1];
     let mut slot = 0;
     for (number, count) in (1u8..).zip(counts) {
-        let flags = if number > 3 { Frontend::MASQUERADE } else { 0 };
-        let frontend = Frontend { base: slot, count, flags, service: u32::from(number) + first };
+        let flags = if number > 3 { Frontend::MASQUERADE_INSIDE } else { 0 };
+        let frontend = Frontend {
+            inside: Slots { base: slot, count },
+            flags,
+            service: u32::from(number) + first,
+            ..Frontend::default()
+        };
         for protocol in [TCP, UDP] {
             let key = if number > 3 {
                 FrontendKey::any_node_address(30_000 + u16::from(number), protocol)
@@ -84,7 +89,7 @@ where
             let addr = Family::<N>::addr(PODS, u8::try_from(slot + 1).unwrap());
             let endpoint = Endpoint::new(addr, 8000 + u16::try_from(slot).unwrap(), flags, id);
             family.endpoints.insert(slot, endpoint);
-            live.insert(id.index(), id);
+            live.insert(id.index(), Live { id: id.to_bits(), views: Live::CLUSTER });
             slot += 1;
         }
     }
@@ -102,7 +107,7 @@ fn tables(rig: &Rig) -> HostTables {
             source_port_count: SOURCE_PORTS.1,
             node_port_min: 30_000,
             node_port_max: 32_767,
-            flags: Config::HOST_ENDPOINTS,
+            flags: Config::NIC_REPLIES,
             ..Config::default()
         }),
         ..HostTables::default()

@@ -2,8 +2,8 @@
 
 use aya::maps::MapData;
 use dataplane_common::{
-    Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Peer, PeerKey,
-    Tuple, gate, names,
+    Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Live, Peer,
+    PeerKey, Tuple, gate, names,
 };
 
 use super::*;
@@ -28,7 +28,7 @@ fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
     add::<FrontendKey<16>, Entry>(&mut maps, names::FRONTENDS6, HASH, limits.frontends6);
     add::<u32, Slot<4>>(&mut maps, names::ENDPOINTS4, ARRAY, limits.endpoints4);
     add::<u32, Slot<16>>(&mut maps, names::ENDPOINTS6, ARRAY, limits.endpoints6);
-    add::<u32, u32>(&mut maps, names::LIVE, ARRAY, limits.live);
+    add::<u32, Live>(&mut maps, names::LIVE, ARRAY, limits.live);
     add::<u32, u64>(&mut maps, names::GATE, ARRAY, gate::WORDS);
     add::<FlowKey<4>, Flow<4>>(&mut maps, names::FLOWS4, LRU_HASH, 1 << 12);
     add::<FlowKey<16>, Flow<16>>(&mut maps, names::FLOWS6, LRU_HASH, 1 << 12);
@@ -52,7 +52,7 @@ fn an_identity_that_a_socket_remembers_does_not_come_back() {
     let remembered = EndpointId::new(9, 3);
     let key =
         PeerKey { cookie: 1, addr: [0; 16], port: [0; 2], protocol: 17, direction: 1, pad: [0; 4] };
-    let peer = Peer { addr: [0; 16], port: [0; 2], pad: [0; 2], endpoint: remembered.to_bits() };
+    let peer = Peer { addr: [0; 16], port: [0; 2], views: 0, endpoint: remembered.to_bits() };
     maps.update(names::PEERS, &[key], &[peer]).unwrap();
     let mut program = Program::observe(&mut maps).unwrap();
     let ids: Vec<EndpointId> = (0..10).map_while(|_| program.shared.ids.take()).collect();

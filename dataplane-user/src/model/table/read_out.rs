@@ -9,7 +9,7 @@ use crate::model::{
     spec::{FAMILIES, PortSpec, ServiceSpec},
     types::{
         Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
-        Protocol,
+        Protocol, Views,
     },
 };
 
@@ -41,7 +41,9 @@ impl ServiceTable {
         if frontends.is_empty() {
             return None;
         }
-        Some(PortState { frontends, endpoints: self.endpoints(record, spec, port, key.family) })
+        let endpoints = self.endpoints(record, spec, port, key.family);
+        let any_endpoint = !endpoints.is_empty();
+        Some(PortState { frontends, endpoints, any_endpoint, ..PortState::default() })
     }
 
     /// What is wrong now, in the order of the objects' names.
@@ -153,7 +155,12 @@ impl ServiceTable {
             for (address, condition) in slice.addresses.iter() {
                 if condition.takes_flows(spec.publish_not_ready) {
                     let placement = self.placement(address, condition.this_node());
-                    endpoints.push(Endpoint { address, port: target.port, placement });
+                    endpoints.push(Endpoint {
+                        address,
+                        port: target.port,
+                        placement,
+                        views: Views::Cluster,
+                    });
                 }
             }
         }

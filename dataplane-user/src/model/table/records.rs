@@ -8,7 +8,7 @@ use crate::model::{
     problem::{Cause, Problem},
     slab::Keyed,
     spec::{FAMILIES, ServiceSpec, SliceSpec},
-    types::{Family, PortKey},
+    types::{Family, PortKey, PortOwner},
 };
 
 /// Marked service ports. They are marked far more often than they are read in order.
@@ -75,6 +75,7 @@ impl ServiceRecord {
             service: self.name.name.clone(),
             port: port.clone(),
             family,
+            owner: PortOwner::Service,
         }
     }
 
