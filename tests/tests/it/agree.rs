@@ -237,7 +237,11 @@ fn churn(rng: &mut TestRng, tables: &mut HostTables) {
     let indexes: Vec<u32> = tables.live.keys().copied().collect();
     let index = pick(rng, &indexes);
     let id = tables.live[&index];
-    let other = if id == EndpointId::NONE { EndpointId::new(index, 3) } else { EndpointId::NONE };
+    let other = if id.id == 0 {
+        Live { id: EndpointId::new(index, 3).to_bits(), views: Live::CLUSTER }
+    } else {
+        Live::default()
+    };
     tables.live.insert(index, other);
 }
 

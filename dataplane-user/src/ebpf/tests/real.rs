@@ -39,8 +39,8 @@ fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
 #[test]
 fn a_map_with_other_sizes_is_neither_read_nor_written() {
     let Some(mut maps) = kernel_maps(SMALL) else { return };
-    let error = maps.lookup::<u32, u64>(names::LIVE, &1).unwrap_err().to_string();
-    assert!(error.contains("its values have 4 bytes instead of 8"), "{error}");
+    let error = maps.lookup::<u32, u32>(names::LIVE, &1).unwrap_err().to_string();
+    assert!(error.contains("its values have 8 bytes instead of 4"), "{error}");
     assert!(maps.update(names::LIVE, &[1u64], &[1u32]).is_err());
     assert!(maps.delete(names::FRONTENDS4, &[1u8]).is_err());
     assert!(maps.entries::<u32, [u8; 3]>(names::LIVE).is_err());
