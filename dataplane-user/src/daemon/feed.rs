@@ -51,6 +51,7 @@ impl Fed {
     pub fn new(settings: &Settings, shared: Shared) -> Self {
         let mut identity = NodeIdentity::new(&settings.node_name, []);
         identity.node_ports = settings.node_ports.clone();
+        identity.zone = settings.zone.as_deref().map(Into::into);
         Self {
             table: ServiceTable::new(identity),
             unread: BTreeMap::new(),

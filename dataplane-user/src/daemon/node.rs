@@ -31,6 +31,8 @@ pub struct Facts {
     pub tc: bool,
     /// Whether programs log.
     pub debug: bool,
+    /// Whether node ports are on the loopback addresses too.
+    pub loopback: bool,
     /// Whether some endpoint has the node's own address.
     pub host_endpoints: bool,
 }
@@ -38,8 +40,11 @@ pub struct Facts {
 /// The configuration that `facts` and `devices` ask for.
 pub fn config(facts: &Facts, devices: &Devices) -> Config {
     let pod_links = devices.devices.values().any(|device| device.role == Role::PodLink);
-    let flags =
-        [(facts.tc && pod_links, Config::POD_LINKS), (facts.host_endpoints, Config::NIC_REPLIES)];
+    let flags = [
+        (facts.tc && pod_links, Config::POD_LINKS),
+        (facts.host_endpoints, Config::NIC_REPLIES),
+        (facts.loopback, Config::LOOPBACK),
+    ];
     let ports = source_ports(&facts.ephemeral, &facts.node_ports);
     Config {
         host_netns_cookie: facts.netns_cookie,
@@ -101,6 +106,7 @@ mod tests {
             features: Features { set_retval: true },
             tc: true,
             debug: false,
+            loopback: false,
             host_endpoints: false,
         };
         let mut devices =
@@ -111,5 +117,7 @@ mod tests {
         assert_eq!((without.source_port_min, without.source_port_count), (1024, 28976));
         devices.devices.insert(3, Device { name: "veth3".into(), role: Role::PodLink, veth: true });
         assert_eq!(config(&facts, &devices).flags, Config::POD_LINKS);
+        let facts = Facts { loopback: true, ..facts };
+        assert_eq!(config(&facts, &devices).flags, Config::POD_LINKS | Config::LOOPBACK);
     }
 }

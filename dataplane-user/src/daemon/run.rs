@@ -150,7 +150,7 @@ impl Node {
 
     /// Tells the programs first, then attaches them.
     fn apply(&mut self, devices: &Devices) -> Result<(), Error> {
-        write_addresses(&mut self.maps, &devices.node_addresses)?;
+        write_addresses(&mut self.maps, &devices.node_port_addresses)?;
         write_config(&mut self.maps, config(&self.facts, devices))?;
         self.sender.send_if_modified(|known| {
             let changed = *known != devices.node_addresses;
@@ -184,6 +184,7 @@ fn facts(settings: &Settings, features: Features) -> Result<Facts, Error> {
         features,
         tc: settings.tc != Tc::Off,
         debug: settings.debug,
+        loopback: settings.selection.node_ports.has_loopback(),
         host_endpoints: true,
     })
 }
