@@ -161,7 +161,7 @@ async fn the_first_scan_names_everything_and_then_says_so() {
         slice("web-1", 8080)
     );
     // The Pod runs nowhere, which is for the table to see.
-    let others = "kind: Node\napiVersion: v1\nmetadata: {name: n, namespace: lost}\n---\nkind: Pod\n\
+    let others = "kind: Node\napiVersion: v1\nmetadata: {name: node-1, namespace: lost}\n---\nkind: Pod\n\
                   apiVersion: v1\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    \
                   ports: [{containerPort: 80, hostPort: 8080}]\n";
     let files = [
@@ -183,7 +183,7 @@ async fn the_first_scan_names_everything_and_then_says_so() {
         "Pod default/p",
         "end Pod",
         "begin Node",
-        "Node n",
+        "Node node-1",
         "end Node",
         "synced",
     ];
