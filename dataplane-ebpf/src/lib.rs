@@ -17,6 +17,7 @@ pub mod conntrack;
 pub mod select;
 
 pub mod answer;
+pub mod errors;
 pub mod rewrite;
 
 pub mod pipeline;
