@@ -12,6 +12,7 @@ mod cluster_ip;
 mod demo;
 mod deploy;
 mod faults;
+mod icmp;
 mod lab;
 mod node_port;
 mod refusal;
