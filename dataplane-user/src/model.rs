@@ -2,6 +2,7 @@
 
 pub mod types;
 
+pub mod health;
 pub mod identity;
 pub mod object;
 pub mod problem;
@@ -15,6 +16,7 @@ mod spec;
 pub mod route;
 pub mod table;
 
+pub use health::HealthCheck;
 pub use identity::{NODE_PORTS_DEFAULT, NodeIdentity};
 pub use object::{Kind, ObjectEvent, ObjectName, ObjectRef};
 pub use problem::{Cause, Problem};

