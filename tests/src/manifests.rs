@@ -2,11 +2,13 @@
 
 mod endpoint;
 mod folder;
+mod node;
 mod pod;
 mod service;
 
 pub use endpoint::Endpoint;
 pub use folder::{ManifestFolder, Written};
+pub use node::write_zone;
 pub use pod::HostPorts;
 pub use service::Service;
 

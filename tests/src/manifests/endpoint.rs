@@ -8,6 +8,7 @@ use crate::lab::{Addresses, Family, NodeName, Place};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     addresses: Addresses,
+    only: Option<Family>,
     node: Option<String>,
     pub(super) targets: Option<u16>,
     ready: bool,
@@ -23,6 +24,7 @@ impl Endpoint {
     pub fn at(place: &Place) -> Self {
         Self {
             addresses: place.addresses(),
+            only: None,
             node: place.node().map(|node| node.to_string()),
             targets: None,
             ready: true,
@@ -32,6 +34,12 @@ impl Endpoint {
             for_zones: Vec::new(),
             for_nodes: Vec::new(),
         }
+    }
+
+    /// It has an address in one family only.
+    #[must_use]
+    pub fn only(self, family: Family) -> Self {
+        Self { only: Some(family), ..self }
     }
 
     /// Every port of the Service leads to this one here.
@@ -58,6 +66,13 @@ impl Endpoint {
         Self { ready: false, serving: false, terminating: true, ..self }
     }
 
+    /// It is terminating and not ready, but its Service publishes such addresses: the control plane
+    /// calls it ready.
+    #[must_use]
+    pub fn published(self) -> Self {
+        Self { ready: true, serving: false, terminating: true, ..self }
+    }
+
     /// The zone it is in.
     #[must_use]
     pub fn zone(self, zone: &str) -> Self {
@@ -74,6 +89,10 @@ impl Endpoint {
     #[must_use]
     pub fn for_nodes(self, nodes: &[NodeName]) -> Self {
         Self { for_nodes: nodes.iter().map(NodeName::to_string).collect(), ..self }
+    }
+
+    pub(super) fn has(&self, family: Family) -> bool {
+        self.only.is_none_or(|only| only == family)
     }
 
     pub(super) fn object(&self, family: Family) -> Value {

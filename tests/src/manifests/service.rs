@@ -276,8 +276,8 @@ impl Service {
                 json!({ "name": port.name, "protocol": protocol(port.transport), "port": target })
             })
             .collect();
-        let endpoints: Vec<Value> =
-            endpoints.iter().map(|endpoint| endpoint.object(family)).collect();
+        let endpoints = endpoints.iter().filter(|endpoint| endpoint.has(family));
+        let endpoints: Vec<Value> = endpoints.map(|endpoint| endpoint.object(family)).collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",

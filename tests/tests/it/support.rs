@@ -110,6 +110,17 @@ impl World {
         }
     }
 
+    /// A pod on each node that serves on 8080.
+    pub(crate) fn servers(&self) -> [Arc<Place>; 2] {
+        [self.server("near", NodeName::A, 8080), self.server("far", NodeName::B, 8080)]
+    }
+
+    /// Every kind of client on node A, by name: [`Self::clients`] and the host itself.
+    pub(crate) fn inside(&self) -> [Arc<Place>; 3] {
+        let [hooks, packets] = self.clients();
+        [hooks, packets, self.host(NodeName::A)]
+    }
+
     pub(crate) fn host(&self, node: NodeName) -> Arc<Place> {
         self.lab.host(node)
     }
@@ -182,6 +193,15 @@ pub(crate) fn assert_dropped(client: &Place, transport: Transport, to: SocketAdd
     match client.ask_as(transport, to, SOON) {
         Err(Failure { why: Why::TimedOut, .. }) => {}
         other => panic!("{what}: {} to {to}: not dropped but {other:?}", client.name()),
+    }
+}
+
+/// Asserts that nobody answered and nobody refused. A socket hook that drops may say so at once.
+#[track_caller]
+pub(crate) fn assert_silent(client: &Place, transport: Transport, to: SocketAddr, what: &str) {
+    match client.ask_as(transport, to, SOON) {
+        Err(Failure { why, .. }) if why != Why::Refused => {}
+        other => panic!("{what}: {} to {to}: not silent but {other:?}", client.name()),
     }
 }
 
