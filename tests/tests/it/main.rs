@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails, in its helper functions too"
 )]
 
+mod affinity;
 mod agree;
 mod change;
 mod cluster_ip;
@@ -13,10 +14,12 @@ mod demo;
 mod deploy;
 mod faults;
 mod lab;
+mod load_balancer;
 mod node_port;
 mod policy;
 mod refusal;
 mod support;
 mod terminating;
 mod tools;
+mod topology;
 mod verifier;
