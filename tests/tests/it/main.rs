@@ -22,6 +22,7 @@ mod masquerade;
 mod node_port;
 mod policy;
 mod refusal;
+mod sctp;
 mod support;
 mod terminating;
 mod tools;
