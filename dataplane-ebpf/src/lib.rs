@@ -18,6 +18,7 @@ pub mod conntrack;
 pub mod select;
 
 pub mod answer;
+pub mod errors;
 pub mod rewrite;
 
 pub mod pipeline;
