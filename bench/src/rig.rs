@@ -256,7 +256,7 @@ pub fn monotonic_tick() -> anyhow::Result<u32> {
 
 fn data(map: Map) -> anyhow::Result<MapData> {
     Ok(match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => data,
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => data,
         other => bail!("unexpected kind of map: {other:?}"),
     })
 }
