@@ -9,6 +9,7 @@ pub mod packet;
 pub mod wire;
 
 pub mod checksum;
+pub mod crc32c;
 pub mod headers;
 
 pub mod tables;

@@ -15,6 +15,7 @@ mod faults;
 mod lab;
 mod node_port;
 mod refusal;
+mod sctp;
 mod support;
 mod tools;
 mod verifier;

@@ -27,6 +27,8 @@ pub(super) struct Link {
 struct States {
     services: State,
     slices: State,
+    pods: State,
+    nodes: State,
     is_synced: bool,
 }
 
@@ -44,6 +46,8 @@ impl States {
         match kind {
             Kind::Service => &mut self.services,
             Kind::EndpointSlice => &mut self.slices,
+            Kind::Pod => &mut self.pods,
+            Kind::Node => &mut self.nodes,
         }
     }
 

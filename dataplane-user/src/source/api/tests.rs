@@ -119,6 +119,9 @@ impl Cluster {
                 let port = object.ports.unwrap()[0].port.unwrap();
                 self.named(Kind::EndpointSlice, object.metadata, port);
             }
+            ObjectEvent::Pod { .. } | ObjectEvent::Node { .. } => {
+                panic!("neither Pods nor Nodes are watched")
+            }
             ObjectEvent::Gone(name) => drop(self.objects.remove(&name)),
             ObjectEvent::ListBegin(kind) => drop(self.listing.insert(kind, BTreeSet::new())),
             ObjectEvent::ListEnd(kind) => {

@@ -99,6 +99,12 @@ impl Seen {
                 let port = object.ports.and_then(|ports| ports.first()?.port);
                 (reference(Kind::EndpointSlice, object.metadata), file, port)
             }
+            ObjectEvent::Pod { object, file } => {
+                (reference(Kind::Pod, object.metadata), file, None)
+            }
+            ObjectEvent::Node { object, file } => {
+                (reference(Kind::Node, object.metadata), file, None)
+            }
             ObjectEvent::Gone(name) => {
                 self.log.push(format!("gone {name}"));
                 assert!(self.objects.remove(&name.to_string()).is_some(), "{name} was there");

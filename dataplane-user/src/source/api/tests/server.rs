@@ -148,6 +148,8 @@ fn api(kind: Kind) -> (&'static str, &'static str) {
     match kind {
         Kind::Service => ("v1", "Service"),
         Kind::EndpointSlice => ("discovery.k8s.io/v1", "EndpointSlice"),
+        Kind::Pod => ("v1", "Pod"),
+        Kind::Node => ("v1", "Node"),
     }
 }
 
@@ -164,6 +166,9 @@ fn object(kind: Kind, name: &str, port: u16) -> Value {
             "apiVersion": version, "kind": kind_name, "metadata": metadata,
             "addressType": "IPv4", "endpoints": [], "ports": [{"port": port}],
         }),
+        Kind::Pod | Kind::Node => {
+            json!({"apiVersion": version, "kind": kind_name, "metadata": metadata})
+        }
     }
 }
 
