@@ -153,11 +153,12 @@ pub struct Map {
 }
 
 impl Map {
-    /// Takes an array or a hash; those with a value per processor are read another way.
+    /// Takes an array, a hash or a trie; those with a value per processor are read another way.
     pub fn new(data: MapData) -> io::Result<Self> {
         let read = data.info().map_err(io::Error::other)?;
         let kind = read.map_type().map_err(io::Error::other)?;
-        if !matches!(kind, MapType::Array | MapType::Hash | MapType::LruHash) {
+        let known = [MapType::Array, MapType::Hash, MapType::LruHash, MapType::LpmTrie];
+        if !known.contains(&kind) {
             let text = format!("maps of type {kind:?} cannot be read in batches");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
