@@ -9,6 +9,7 @@ pub mod packet;
 pub mod wire;
 
 pub mod checksum;
+pub mod crc32c;
 pub mod headers;
 
 pub mod tables;
@@ -20,6 +21,7 @@ pub mod find;
 pub mod select;
 
 pub mod answer;
+pub mod errors;
 pub mod rewrite;
 
 pub mod pipeline;

@@ -6,6 +6,7 @@ use crate::{
     address::Ip,
     answer,
     conntrack::{self, Obstacle},
+    errors::{self, Way as Direction},
     find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
     packet::Packet,
@@ -67,6 +68,12 @@ pub enum Step {
     Refuse,
 }
 
+impl Step {
+    /// Neither TCP nor UDP: perhaps an ICMP error about one of our packets, which TC looks at in a
+    /// step of its own. XDP leaves it to TC.
+    pub const NOT_TRANSPORT: Self = Self::Done(Verdict::Pass(Reason::NotTransport));
+}
+
 /// A packet that arrives from a pod or from outside: all steps.
 #[inline(always)]
 pub fn ingress<P, T>(packet: &mut P, tables: &mut T, scope: Scope) -> Verdict
@@ -82,6 +89,12 @@ where
         Family::V4 => known4(packet, tables),
         Family::V6 => known6(packet, tables),
     };
+    if step == Step::NOT_TRANSPORT && <T as Node>::has_stack(tables) {
+        return match family {
+            Family::V4 => errors::translate4(packet, tables, Direction::Arrives),
+            Family::V6 => errors::translate6(packet, tables, Direction::Arrives),
+        };
+    }
     if let Step::First(reason) = step {
         step = match family {
             Family::V4 => first4(packet, tables, scope, reason),
@@ -143,9 +156,27 @@ where
     }
 }
 
-/// A packet that leaves to a pod or to outside.
+/// A packet that leaves to a pod or to outside: all steps.
 #[inline(always)]
 pub fn egress<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<4> + Tables<16>,
+{
+    let verdict = answer_back(packet, tables);
+    if Step::Done(verdict) != Step::NOT_TRANSPORT {
+        return verdict;
+    }
+    match headers::family(packet) {
+        Ok(Family::V4) => errors::translate4(packet, tables, Direction::Leaves),
+        Ok(Family::V6) => errors::translate6(packet, tables, Direction::Leaves),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+/// First step of a packet that leaves: the flows.
+#[inline(always)]
+pub fn answer_back<P, T>(packet: &mut P, tables: &mut T) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<4> + Tables<16>,
@@ -405,7 +436,7 @@ where
 
 /// The flow's next hop: looked up once per tick, and kept with the flow in between.
 #[inline(always)]
-fn follow_link<T, const N: usize>(
+pub(crate) fn follow_link<T, const N: usize>(
     tables: &mut T,
     headers: &Headers<N>,
     entry: T::Entry,
