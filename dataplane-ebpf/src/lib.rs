@@ -33,3 +33,6 @@ extern crate std;
 
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+
+#[cfg(test)]
+mod samples;
