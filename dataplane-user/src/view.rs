@@ -48,7 +48,7 @@ pub struct FrontendRow {
     pub family: u8,
     /// The port.
     pub port: u16,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// Endpoints that take new flows; with 0 the frontend refuses.
     pub endpoints: u32,
@@ -67,7 +67,7 @@ pub struct EndpointRow {
     pub address: IpAddr,
     /// The target port.
     pub port: u16,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// `local`, `host` or `remote`.
     pub placement: &'static str,
@@ -84,7 +84,7 @@ pub struct FlowRow {
     pub service: String,
     /// The number of the service port.
     pub number: u32,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// The client's address.
     pub client: IpAddr,
@@ -108,11 +108,12 @@ pub struct FlowRow {
     pub idle_s: u32,
 }
 
-/// `TCP`, `UDP`, or the number.
+/// `TCP`, `UDP`, `SCTP`, or the number.
 pub fn protocol_name(protocol: u8) -> String {
     match protocol {
         dataplane_common::TCP => "TCP".to_owned(),
         dataplane_common::UDP => "UDP".to_owned(),
+        dataplane_common::SCTP => "SCTP".to_owned(),
         other => other.to_string(),
     }
 }
