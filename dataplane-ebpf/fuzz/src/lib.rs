@@ -8,7 +8,7 @@ mod bytes;
 mod frames;
 mod world;
 
-use dataplane_common::{TCP, UDP};
+use dataplane_common::{SCTP, TCP, UDP};
 use dataplane_ebpf::{
     Scope, Verdict, answer as refusal, egress,
     headers::{self, Headers, L3},
@@ -62,10 +62,15 @@ fn assert_inside<const N: usize>(
     let l4_len = match headers.protocol {
         TCP => 20,
         UDP => 8,
+        SCTP => 12,
         other => unreachable!("parsed protocol {other}"),
     };
     assert!(ip_len.contains(&(headers.l4 - L3)), "header of {} bytes", headers.l4 - L3);
     assert!(headers.l4 + l4_len <= data.len(), "the transport header ends outside");
+    assert!(
+        usize::from(headers.l4_len) >= l4_len,
+        "the transport header is longer than the packet"
+    );
     assert_eq!(headers.dst_port().to_be_bytes(), headers.tuple.dst_port);
 }
 
