@@ -110,7 +110,8 @@ where
     let mut way = Way::STACK;
     if tables.flags(entry) & Flow::<N>::FORWARD != 0 {
         let (hops, protocol) = (quote.hops, quote.protocol);
-        let headers = Headers { tuple: back, protocol, tcp_flags: 0, hops, l4: quote.l4 };
+        let headers =
+            Headers { tuple: back, protocol, tcp_flags: 0, hops, l4: quote.l4, l4_len: 0 };
         way = match pipeline::follow_link(tables, &headers, entry, &to) {
             Ok(route) => Way::by(route),
             Err(verdict) => return Some(verdict),

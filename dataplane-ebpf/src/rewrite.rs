@@ -1,15 +1,17 @@
 //! Give a packet other addresses and ports, and keep its checksums right.
 
-use dataplane_common::{Link, TCP, Tuple, V4, V6};
+use dataplane_common::{Link, SCTP, TCP, Tuple, V4, V6};
 
 use crate::{
     checksum::{self, Change, Sum},
+    crc32c,
     headers::{Headers, L3},
     packet::Packet,
     wire::{
         ethernet::Ethernet,
         ipv4::Ipv4,
         ipv6::Ipv6,
+        sctp::Sctp,
         tcp,
         udp::{self, Ports},
     },
@@ -90,6 +92,27 @@ where
 {
     let from = &headers.tuple;
     let addresses = Sum::ZERO.replace(&from.src, &to.src).replace(&from.dst, &to.dst);
+    if headers.protocol == SCTP {
+        rewrite_sctp(packet, headers, to)?;
+    } else {
+        rewrite_ports(packet, headers, to, addresses)?;
+    }
+    let hops = forward.then_some(headers.hops.wrapping_sub(1));
+    <[u8; N]>::rewrite_header(packet, L3, addresses, &to.src, &to.dst, hops)
+}
+
+/// Ports and checksum of TCP and UDP.
+#[inline(always)]
+fn rewrite_ports<P: Packet + ?Sized, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+    addresses: Sum,
+) -> Option<()>
+where
+    [u8; N]: Address,
+{
+    let from = &headers.tuple;
     let ports = (from.src_port != to.src_port || from.dst_port != to.dst_port).then(|| {
         Sum::ZERO.replace16(from.src_port, to.src_port).replace16(from.dst_port, to.dst_port)
     });
@@ -100,8 +123,38 @@ where
     if ports.is_some() {
         Ports(packet.window(headers.l4)?).set(to.src_port, to.dst_port);
     }
-    let hops = forward.then_some(headers.hops.wrapping_sub(1));
-    <[u8; N]>::rewrite_header(packet, L3, addresses, &to.src, &to.dst, hops)
+    Some(())
+}
+
+/// Ports and CRC of SCTP. The CRC does not cover the addresses (RFC 9260, section 6.8).
+///
+/// A CRC of zero stays: the stack leaves it to the device, which computes it later, or the sender
+/// asks for none (RFC 9653). A CRC that is zero by chance, once in 2³² packets, cannot be told from
+/// these; such a packet is lost where its ports change.
+#[inline(always)]
+fn rewrite_sctp<P: Packet + ?Sized, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+) -> Option<()> {
+    let mut header = Sctp(packet.window(headers.l4)?);
+    let change = word(&headers.tuple) ^ word(to);
+    let stored = header.checksum();
+    if change == 0 {
+        return Some(());
+    }
+    header.set_ports(to.src_port, to.dst_port);
+    if stored != 0 {
+        header.set_checksum(stored ^ crc32c::shift(change, headers.l4_len.into()));
+    }
+    Some(())
+}
+
+/// Both ports as the number that a CRC takes them for.
+#[inline(always)]
+const fn word<const N: usize>(tuple: &Tuple<N>) -> u32 {
+    let ([s0, s1], [d0, d1]) = (tuple.src_port, tuple.dst_port);
+    u32::from_le_bytes([s0, s1, d0, d1])
 }
 
 /// Address the frame to the next hop.

@@ -8,6 +8,7 @@
 //! when its owner ends, however that happens.
 
 mod agent;
+mod checksums;
 mod keeper;
 mod kernel_state;
 mod names;
@@ -18,7 +19,7 @@ mod wait;
 mod xdp_pass;
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -171,6 +172,16 @@ impl Lab {
         narrow::to_outside(&self.name, mtu)
     }
 
+    /// Leads what the outside client sends to `address`, which is nobody's, through a node.
+    pub fn route_from_outside(&self, address: IpAddr, node: NodeName) -> anyhow::Result<()> {
+        topology::route_from_outside(&self.name, address, node)
+    }
+
+    /// Lets a pod send whole checksums, so that whoever receives its packets verifies them.
+    pub fn whole_checksums(&self, pod: &Place) -> anyhow::Result<()> {
+        self.offload(pod, "eth0", "tx", false)
+    }
+
     /// Runs `ethtool -K <device> <feature> <on|off>` where `place` is.
     pub fn offload(
         &self,
@@ -197,11 +208,10 @@ impl Lab {
     }
 
     /// Starts the daemons of both nodes side by side.
-    pub fn start_daemons(&self, options: &DaemonOptions) -> anyhow::Result<[Daemon; 2]> {
-        let start = |node| self.start_daemon(node, options.clone());
+    pub fn start_daemons(&self, [a, b]: [DaemonOptions; 2]) -> anyhow::Result<[Daemon; 2]> {
         let (a, b) = thread::scope(|scope| {
-            let b = scope.spawn(|| start(NodeName::B));
-            (start(NodeName::A), b.join())
+            let b = scope.spawn(|| self.start_daemon(NodeName::B, b));
+            (self.start_daemon(NodeName::A, a), b.join())
         });
         let b = b.map_err(|_panic| anyhow!("the thread that starts a daemon has panicked"))?;
         Ok([a?, b?])

@@ -10,6 +10,7 @@ use dataplane_common::{Reason, TCP, UDP};
 use crate::{
     host::{Frame, HostTables},
     pipeline::{Hop, Verdict, egress, ingress},
+    select::Scope,
 };
 use world::{CLIENT, ENDPOINT, NODE, Net, ROUTER, SERVICE, V4, V6};
 
@@ -59,7 +60,7 @@ fn translated<N: Net>(tables: &mut HostTables, story: &Story) -> (Vec<u8>, Vec<u
         sent[at..at + 2].fill(0);
     }
     let mut frame = Frame(sent.clone());
-    let verdict = ingress(&mut frame, tables);
+    let verdict = ingress(&mut frame, tables, Scope::Outside);
     assert_eq!(verdict.reason(), Reason::New, "{story:?}");
     (sent, frame.0)
 }
@@ -87,12 +88,12 @@ fn an_error_about_a_forward_packet<N: Net>(story: &Story) {
     for from in [ENDPOINT, ROUTER] {
         let mut frame = Frame(error::<N>(story, &on_the_way, from));
         if story.node_port {
-            let verdict = ingress(&mut frame, &mut tables);
+            let verdict = ingress(&mut frame, &mut tables, Scope::Outside);
             assert_eq!(verdict, Verdict::Forward(Reason::IcmpError, Hop::Link(3)), "{story:?}");
             check::<N>(&frame.0, &sent, NODE, CLIENT);
         } else {
             let before = frame.clone();
-            let arrives = ingress(&mut frame, &mut tables);
+            let arrives = ingress(&mut frame, &mut tables, Scope::Outside);
             assert_eq!(arrives, Verdict::Pass(Reason::NotTransport), "on its way to the pod");
             assert_eq!(frame, before);
             let verdict = egress(&mut frame, &mut tables);
@@ -109,13 +110,13 @@ fn an_error_about_an_answer<N: Net>(story: &Story) {
     let answer = N::answer(&on_the_way, story.payload_len);
     let mut frame = Frame(answer.clone());
     let verdict = if story.node_port {
-        ingress(&mut frame, &mut tables)
+        ingress(&mut frame, &mut tables, Scope::Outside)
     } else {
         egress(&mut frame, &mut tables)
     };
     assert_eq!(verdict.reason(), Reason::Reply, "{story:?}");
     let mut frame = Frame(error::<N>(story, &frame.0, CLIENT));
-    let verdict = ingress(&mut frame, &mut tables);
+    let verdict = ingress(&mut frame, &mut tables, Scope::Outside);
     assert_eq!(verdict.reason(), Reason::IcmpError, "{story:?}");
     let from = if story.node_port { NODE } else { CLIENT };
     check::<N>(&frame.0, &answer, from, ENDPOINT);
@@ -134,9 +135,13 @@ fn what_is_not_an_error_about_a_flow<N: Net>(story: &Story) {
     others[2][at + 8 + N::IP_LEN + 1] ^= 1;
     others[3].truncate(at + 8 + N::IP_LEN + 3);
     for before in others {
-        for step in [ingress, egress] {
+        for arrives in [true, false] {
             let mut frame = Frame(before.clone());
-            let verdict = step(&mut frame, &mut tables);
+            let verdict = if arrives {
+                ingress(&mut frame, &mut tables, Scope::Outside)
+            } else {
+                egress(&mut frame, &mut tables)
+            };
             assert_eq!(verdict, Verdict::Pass(Reason::NotTransport), "{before:02x?}");
             assert_eq!(frame.0, before);
         }
@@ -179,7 +184,10 @@ fn xdp_leaves_errors_to_tc() {
     tables.transmits_only_by = Some(3);
     let before = Frame(error::<V4>(&story, &on_the_way, ROUTER));
     let mut frame = before.clone();
-    assert_eq!(ingress(&mut frame, &mut tables), Verdict::Pass(Reason::NotTransport));
+    assert_eq!(
+        ingress(&mut frame, &mut tables, Scope::Outside),
+        Verdict::Pass(Reason::NotTransport)
+    );
     assert_eq!(frame, before);
 }
 
@@ -198,5 +206,5 @@ fn an_error_whose_hops_end_here_is_dropped() {
     let (_, on_the_way) = translated::<V4>(&mut tables, &story);
     let mut frame = Frame(error::<V4>(&story, &on_the_way, ROUTER));
     frame.0[14 + 8] = 1;
-    assert_eq!(ingress(&mut frame, &mut tables), Verdict::Drop(Reason::HopLimit));
+    assert_eq!(ingress(&mut frame, &mut tables, Scope::Outside), Verdict::Drop(Reason::HopLimit));
 }

@@ -1,6 +1,9 @@
 //! Expires flows, both directions together, and says which gate bits live flows need.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use dataplane_common::{Flow, FlowKey, TCP, names};
 
@@ -8,6 +11,10 @@ use super::{
     gate,
     maps::{MapError, MapWriter},
 };
+
+/// The longest time for which a silent flow is kept.
+pub const SILENCE_MAX: Duration =
+    Duration::from_nanos((timeout_ticks::TCP_ESTABLISHED as u64 + 1) << 30);
 
 /// How long a flow may be silent, in ticks of 2³⁰ ns (1.07 s) rounded up.
 mod timeout_ticks {

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::Write as _,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -179,6 +179,18 @@ pub(super) fn route_cluster_ips_from_outside(lab: &str) -> anyhow::Result<()> {
     ip_batch(&names::netns(lab, "fabric"), &routes(node.v4, node.v6))?;
     let gateway6 = Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, 1);
     ip_batch(&names::netns(lab, "outside"), &routes(Ipv4Addr::new(192, 168, 88, 1), gateway6))
+}
+
+/// Sends what the outside client sends to `address` through a node.
+pub(super) fn route_from_outside(lab: &str, address: IpAddr, node: NodeName) -> anyhow::Result<()> {
+    let via = node_addresses(node);
+    let route = |via: IpAddr| format!("route replace {address} via {via}\n");
+    let (node, gateway): (IpAddr, IpAddr) = match address {
+        IpAddr::V4(_) => (via.v4.into(), Ipv4Addr::new(192, 168, 88, 1).into()),
+        IpAddr::V6(_) => (via.v6.into(), Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, 1).into()),
+    };
+    ip_batch(&names::netns(lab, "fabric"), &route(node))?;
+    ip_batch(&names::netns(lab, "outside"), &route(gateway))
 }
 
 pub(super) fn offload(netns: &str, device: &str, feature: &str, on: bool) -> anyhow::Result<()> {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use bench::{frame::Spec, rig::Rig};
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Live, Slots, TCP,
-    Tuple, UDP, flow::tick, names,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Live, SCTP, Slots,
+    TCP, Tuple, UDP, flow::tick, names,
 };
 use dataplane_ebpf::{
     host::{Family, Frame, HostTables},
     pipeline::{Verdict, egress, ingress},
+    select::Scope,
 };
 use dataplane_user::ebpf::maps::MapWriter as _;
 use hashplane_tests::skip;
@@ -75,7 +76,7 @@ where
             service: u32::from(number) + first,
             ..Frontend::default()
         };
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             let key = if number > 3 {
                 FrontendKey::any_node_address(30_000 + u16::from(number), protocol)
             } else {
@@ -128,17 +129,26 @@ fn packet<const N: usize>(rng: &mut TestRng, family: &Family<N>) -> Vec<u8>
 where
     Family<N>: Addresses<N>,
 {
-    let protocol = pick(rng, &[TCP, TCP, UDP]);
+    let protocol = pick(rng, &[TCP, TCP, UDP, SCTP, SCTP]);
     let known = rng.random_range(0..3) == 0;
     let (tuple, protocol) = match known.then(|| any_flow(rng, family)).flatten() {
         Some(key) => (key.tuple(), key.protocol()),
         None => (any_tuple(rng), protocol),
     };
-    let flags = pick(rng, &[0x02, 0x10, 0x12, 0x18, 0x11, 0x04, 0x14, 0x01]);
+    let flags = if protocol == SCTP {
+        // DATA, INIT, INIT ACK, SACK, ABORT, SHUTDOWN, SHUTDOWN COMPLETE.
+        pick(rng, &[0, 1, 1, 2, 3, 6, 7, 14])
+    } else {
+        pick(rng, &[0x02, 0x10, 0x12, 0x18, 0x11, 0x04, 0x14, 0x01])
+    };
     let mut spec = Spec::new(tuple, protocol, flags);
     spec.hops = pick(rng, &[64, 64, 64, 2, 1, 0]);
     spec.no_checksum = rng.random_range(0..4) == 0;
     spec.payload.truncate(rng.random_range(0..18));
+    if protocol == SCTP && rng.random() {
+        // The change of the CRC depends on the length, here up to what the NIC's MTU lets through.
+        spec.payload = vec![0x5a; rng.random_range(0..1400)];
+    }
     if rng.random_range(0..6) == 0 {
         spec.extra = extra::<N>(rng, protocol, &mut spec.extra_kind);
     }
@@ -315,9 +325,12 @@ fn kernel_and_host_agree_on_every_packet() {
         };
         host.transmits_only_by = (hook == Hook::NicXdp).then_some(rig.nic);
         let mut frame = Frame(bytes.clone());
+        let scope = if hook == Hook::PodIngress { Scope::Inside } else { Scope::Outside };
         let verdict = match hook {
             Hook::PodEgress | Hook::NicEgress => egress(&mut frame, &mut host),
-            Hook::PodIngress | Hook::NicIngress | Hook::NicXdp => ingress(&mut frame, &mut host),
+            Hook::PodIngress | Hook::NicIngress | Hook::NicXdp => {
+                ingress(&mut frame, &mut host, scope)
+            }
             Hook::Connect | Hook::Sendmsg | Hook::Recvmsg | Hook::Getpeername => unreachable!(),
         };
         let context = || format!("packet {number} at {}: {verdict:?}\n{bytes:02x?}", hook.name());
