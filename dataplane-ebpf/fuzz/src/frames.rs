@@ -67,6 +67,47 @@ pub(crate) fn reversed(frame: &[u8]) -> Vec<u8> {
     back
 }
 
+/// An error about `packet`, of which it quotes as much as the input says, and then damage.
+pub(crate) fn error(packet: &[u8], bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let Some(ip) = Ip::of(packet) else { return packet.to_vec() };
+    let is_v4 = ip.header4.is_some();
+    let how = bytes.take().unwrap_or_default();
+    let min = ip.l4 + 8;
+    let len = (min + usize::from(bytes.take().unwrap_or_default())).min(packet.len());
+    let kind = if is_v4 { [3, 11, 12, 8] } else { [1, 2, 3, 128] }[usize::from(how & 3)];
+    let mut l4 = vec![kind, 4, 0, 0, 0, 0, 5, 20];
+    l4.extend(&packet[L3..len]);
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let (addr, addr_len) = ip.addresses;
+    // From the packet's destination or somebody on the way.
+    let from = if how & 4 == 0 { addr + addr_len } else { addr };
+    let (src, dst) = (&packet[from..from + addr_len], &packet[addr..addr + addr_len]);
+    if is_v4 {
+        let (Ok(src), Ok(dst)) = (src.try_into(), dst.try_into()) else { return frame };
+        frame.extend([0x08, 0x00]);
+        frame.extend(header4(&l4, 1, src, dst));
+    } else {
+        let (Ok(src), Ok(dst)) = (src.try_into(), dst.try_into()) else { return frame };
+        frame.extend([0x86, 0xdd]);
+        frame.extend(header6(&l4, 58, src, dst));
+    }
+    frame.extend(l4);
+    set_checksums(&mut frame);
+    damage(&mut frame, bytes);
+    frame
+}
+
+/// Whether the packet that a whole error quotes has the ends of `packet`.
+pub(crate) fn quotes(error: &[u8], packet: &[u8]) -> bool {
+    let (Some(outer), Some(ip)) = (Ip::of(error), Ip::of(packet)) else { return false };
+    let moved = outer.l4 + 8 - L3;
+    let (addr, len) = ip.addresses;
+    let same =
+        |at: usize, len: usize| error.get(at + moved..at + moved + len) == packet.get(at..at + len);
+    let protocol = L3 + if ip.header4.is_some() { 9 } else { 6 };
+    same(protocol, 1) && same(addr, 2 * len) && same(ip.l4, 4)
+}
+
 fn transport(protocol: u8, src: u16, dst: u16, flags: u8, payload: usize) -> Vec<u8> {
     let mut l4 = [src.to_be_bytes(), dst.to_be_bytes()].concat();
     if protocol == TCP {

@@ -8,7 +8,7 @@ mod bytes;
 mod frames;
 mod world;
 
-use dataplane_common::{SCTP, TCP, UDP};
+use dataplane_common::{Reason, SCTP, TCP, UDP};
 use dataplane_ebpf::{
     Scope, Verdict, answer as refusal, egress,
     headers::{self, Headers, L3},
@@ -23,11 +23,12 @@ use crate::bytes::Bytes;
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("headers4", headers4),
     ("headers6", headers6),
     ("answer", answer),
     ("pipeline", pipeline),
+    ("errors", errors),
     ("sockets", sockets),
 ];
 
@@ -112,6 +113,38 @@ pub fn pipeline(data: &[u8]) {
         assert_kept(&before, &frame.0, verdict);
         tables.now = tables.now.wrapping_add(u32::from(kind & 1));
         last = Some(frame.0);
+    }
+}
+
+/// An ICMP error about a packet that was translated is about the packet that was sent, or untouched.
+pub fn errors(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let Some(what) = bytes.take() else { return };
+    let mut tables = world::tables(what);
+    tables.transmits_only_by = None;
+    tables.now = 1;
+    for _ in 0..PACKETS_MAX {
+        let Some(kind) = bytes.take() else { return };
+        let sent = frames::frame(kind, &mut bytes);
+        let mut frame = Frame(sent.clone());
+        let verdict = ingress(&mut frame, &mut tables);
+        if !matches!(verdict, Verdict::Deliver(_) | Verdict::Forward(..)) {
+            continue;
+        }
+        let before = frames::error(&frame.0, &mut bytes);
+        let is_whole = frames::quotes(&before, &frame.0);
+        let mut error = Frame(before.clone());
+        let leaves = kind & 0x40 != 0;
+        let verdict =
+            if leaves { egress(&mut error, &mut tables) } else { ingress(&mut error, &mut tables) };
+        assert_kept(&before, &error.0, verdict);
+        if verdict.reason() == Reason::IcmpError && is_whole {
+            assert!(
+                frames::quotes(&error.0, &sent),
+                "{sent:02x?}\n{before:02x?}\n{:02x?}",
+                error.0
+            );
+        }
     }
 }
 
