@@ -136,7 +136,7 @@ options! {
     metrics_address: SocketAddr = "HASHPLANE_METRICS_ADDRESS";
     /// Where /healthz and /livez are served [default: 0.0.0.0:10256]
     health_address: SocketAddr = "HASHPLANE_HEALTH_ADDRESS";
-    /// Frontends per family [default: 131072]
+    /// Frontends per family, cluster IPs counted once more [default: 262144]
     frontends_max: u32 = "HASHPLANE_FRONTENDS_MAX";
     /// Slots for endpoints per family [default: 1048576]
     endpoints_max: u32 = "HASHPLANE_ENDPOINTS_MAX";

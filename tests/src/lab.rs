@@ -12,6 +12,7 @@ mod checksums;
 mod keeper;
 mod kernel_state;
 mod names;
+mod narrow;
 mod place;
 mod topology;
 mod wait;
@@ -159,6 +160,16 @@ impl Lab {
     /// Gives the outside client a way to the `ClusterIP` ranges through node A.
     pub fn route_cluster_ips_from_outside(&self) -> anyhow::Result<()> {
         topology::route_cluster_ips_from_outside(&self.name)
+    }
+
+    /// Gives the way from node A to the pods of node B a link with this MTU, behind a router.
+    pub fn narrow_between_nodes(&self, mtu: u32) -> anyhow::Result<()> {
+        narrow::between_nodes(&self.name, mtu)
+    }
+
+    /// Gives the last link to the outside client this MTU, and does not tell the client.
+    pub fn narrow_to_outside(&self, mtu: u32) -> anyhow::Result<()> {
+        narrow::to_outside(&self.name, mtu)
     }
 
     /// Leads what the outside client sends to `address`, which is nobody's, through a node.

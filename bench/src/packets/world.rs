@@ -195,7 +195,8 @@ where
 {
     let addr = Family::<N>::addr;
     let id = EndpointId::new(1, 0);
-    for (chain, flags) in [(SERVICE, 0), (FORWARDED, Frontend::MASQUERADE_INSIDE)] {
+    let masquerade = Frontend::MASQUERADE_INSIDE | Frontend::MASQUERADE_OUTSIDE;
+    for (chain, flags) in [(SERVICE, 0), (FORWARDED, masquerade)] {
         let start = u32::from(chain) * 256;
         for number in 0..CHAIN {
             let slot = start + u32::from(number);
@@ -207,6 +208,7 @@ where
                 key,
                 Frontend {
                     inside: Slots { base: slot, count: 1 },
+                    outside: Slots { base: slot, count: 1 },
                     flags,
                     service: 1,
                     ..Frontend::default()

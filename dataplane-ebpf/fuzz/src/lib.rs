@@ -10,7 +10,7 @@ mod world;
 
 use dataplane_common::{TCP, UDP};
 use dataplane_ebpf::{
-    Verdict, answer as refusal, egress,
+    Scope, Verdict, answer as refusal, egress,
     headers::{self, Headers, L3},
     host::Frame,
     ingress,
@@ -98,8 +98,12 @@ pub fn pipeline(data: &[u8]) {
         };
         let mut frame = Frame(before.clone());
         let leaves = kind & 0x40 != 0;
-        let verdict =
-            if leaves { egress(&mut frame, &mut tables) } else { ingress(&mut frame, &mut tables) };
+        let scope = if kind & 0x20 == 0 { Scope::Inside } else { Scope::Outside };
+        let verdict = if leaves {
+            egress(&mut frame, &mut tables)
+        } else {
+            ingress(&mut frame, &mut tables, scope)
+        };
         assert_kept(&before, &frame.0, verdict);
         tables.now = tables.now.wrapping_add(u32::from(kind & 1));
         last = Some(frame.0);

@@ -239,7 +239,7 @@ fn add_namespace(netns: &str, routes: bool, rp_filter: u8) -> anyhow::Result<()>
     ip_batch(netns, "link set lo up\n")
 }
 
-fn ip_batch(netns: &str, batch: &str) -> anyhow::Result<()> {
+pub(super) fn ip_batch(netns: &str, batch: &str) -> anyhow::Result<()> {
     let mut child = Command::new("ip")
         .args(["-netns", netns, "-batch", "-"])
         .stdin(Stdio::piped())

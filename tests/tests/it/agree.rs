@@ -10,6 +10,7 @@ use dataplane_common::{
 use dataplane_ebpf::{
     host::{Family, Frame, HostTables},
     pipeline::{Verdict, egress, ingress},
+    select::Scope,
 };
 use dataplane_user::ebpf::maps::MapWriter as _;
 use hashplane_tests::skip;
@@ -294,9 +295,12 @@ fn kernel_and_host_agree_on_every_packet() {
         };
         host.transmits_only_by = (hook == Hook::NicXdp).then_some(rig.nic);
         let mut frame = Frame(bytes.clone());
+        let scope = if hook == Hook::PodIngress { Scope::Inside } else { Scope::Outside };
         let verdict = match hook {
             Hook::PodEgress | Hook::NicEgress => egress(&mut frame, &mut host),
-            Hook::PodIngress | Hook::NicIngress | Hook::NicXdp => ingress(&mut frame, &mut host),
+            Hook::PodIngress | Hook::NicIngress | Hook::NicXdp => {
+                ingress(&mut frame, &mut host, scope)
+            }
             Hook::Connect | Hook::Sendmsg | Hook::Recvmsg | Hook::Getpeername => unreachable!(),
         };
         let context = || format!("packet {number} at {}: {verdict:?}\n{bytes:02x?}", hook.name());

@@ -15,6 +15,7 @@ mod deploy;
 mod dual_stack;
 mod faults;
 mod host_port;
+mod icmp;
 mod kinds;
 mod lab;
 mod load_balancer;
