@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "every line of this crate is a test")]
 
 mod input;
+mod maps;
 mod packets;
 mod table;
 
@@ -18,10 +19,15 @@ use std::{
 
 use dataplane_user::model::{ObjectEvent, ServiceTable};
 
-use self::input::{Scenario, Step};
+use self::{
+    input::{Scenario, Step},
+    maps::Maps,
+};
 
 /// As many as the features that they are about, at least.
 const SCENARIOS_MIN: usize = 40;
+/// Between two steps: longer than what left has to rest before its place is used again.
+const STEP_MS: u64 = 10_000;
 
 #[test]
 fn every_scenario_comes_out_as_its_text_says() {
@@ -70,6 +76,8 @@ fn files() -> Vec<PathBuf> {
 fn tell(scenario: &Scenario) -> String {
     let mut text = format!("{}\n", scenario.title);
     let mut table = ServiceTable::new(scenario.node.clone());
+    let mut maps = Maps::default();
+    let mut program = maps::program(&maps);
     for (number, Step { title, events }) in scenario.steps.iter().enumerate() {
         for event in events {
             table.apply(event.clone());
@@ -81,9 +89,12 @@ fn tell(scenario: &Scenario) -> String {
         }
         text.push_str("\nTABLE\n");
         text.push_str(&table::tell(&table));
+        maps::apply(&mut table, &mut program, &mut maps, STEP_MS * number as u64);
+        text.push_str("\nMAPS\n");
+        text.push_str(&maps::tell(&program, &mut maps));
         text.push_str("\nPACKETS\n");
         for packet in &scenario.packets {
-            writeln!(text, "{}", packets::tell(&table, packet)).unwrap();
+            writeln!(text, "{}", packets::tell(&table, &mut maps, packet)).unwrap();
         }
     }
     text

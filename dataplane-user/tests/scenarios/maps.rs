@@ -44,7 +44,10 @@ impl MapWriter for Maps {
 
     fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError> {
         let entries = self.0.entry(map).or_default();
-        Ok(entries.iter().map(|(key, found)| (value(key).unwrap(), value(found).unwrap())).collect())
+        Ok(entries
+            .iter()
+            .map(|(key, found)| (value(key).unwrap(), value(found).unwrap()))
+            .collect())
     }
 
     fn lookup<K: Plain, V: Plain>(
@@ -52,12 +55,29 @@ impl MapWriter for Maps {
         map: &'static str,
         key: &K,
     ) -> Result<Option<V>, MapError> {
-        Ok(self.0.entry(map).or_default().get(&one(key)).and_then(|found| value(found)))
+        let entries = self.0.entry(map).or_default();
+        let found = match map {
+            names::SOURCES4 | names::SOURCES6 => longest_prefix(entries, &one(key)),
+            _ => entries.get(&one(key)),
+        };
+        Ok(found.and_then(|found| value(found)))
     }
 
     fn max_entries(&self, _map: &'static str) -> Result<u32, MapError> {
         Ok(ENTRIES_MAX)
     }
+}
+
+/// What a trie finds: keys begin with how many of the bits after it count.
+fn longest_prefix<'a>(entries: &'a BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8]) -> Option<&'a Vec<u8>> {
+    let bit = |data: &[u8], at: usize| data[at / 8] >> (7 - at % 8) & 1;
+    let prefix_len = |entry: &[u8]| {
+        let (len, prefix) = entry.split_first_chunk::<4>()?;
+        let len = usize::try_from(u32::from_ne_bytes(*len)).ok()?;
+        (0..len).all(|at| bit(prefix, at) == bit(&key[4..], at)).then_some(len)
+    };
+    let found = entries.iter().filter_map(|(entry, found)| Some((prefix_len(entry)?, found)));
+    found.max_by_key(|(len, _)| *len).map(|(_, found)| found)
 }
 
 fn one<T: Plain>(value: &T) -> Vec<u8> {

@@ -1,13 +1,18 @@
-//! Where packets go, as text.
+//! Where packets go, as text: the table and the maps have to agree.
 
-use dataplane_user::model::{
-    DropCause, Masquerade, Packet, Placement, Route, Scope, ServiceTable, route, route::Target,
+use dataplane_common::Reason;
+use dataplane_user::{
+    ebpf::simulate::{self, simulate_maps},
+    model::{
+        DropCause, Masquerade, NodeIdentity, Packet, Placement, Route, Scope, ServiceTable, route,
+        route::Target,
+    },
 };
 
-use crate::table::end;
+use crate::{maps::Maps, table::end};
 
-/// The packet, and what the table says about it.
-pub(crate) fn tell(table: &ServiceTable, packet: &Packet) -> String {
+/// The packet, and what both the table and the maps say about it.
+pub(crate) fn tell(table: &ServiceTable, maps: &mut Maps, packet: &Packet) -> String {
     let from = match packet.scope {
         Scope::Host => "host",
         Scope::Pod => "pod",
@@ -15,6 +20,8 @@ pub(crate) fn tell(table: &ServiceTable, packet: &Packet) -> String {
     };
     let to = end(packet.destination, packet.port);
     let outcome = by_table(table, packet);
+    let by_maps = by_maps(table.node(), maps, packet);
+    assert_eq!(by_maps, outcome, "the maps (left) are not what the table says of {packet:?}");
     format!("{from} {} -> {to}/{}: {outcome}", packet.source, packet.protocol)
 }
 
@@ -30,6 +37,25 @@ fn by_table(table: &ServiceTable, packet: &Packet) -> String {
                 let replaced = is_masqueraded(packet, target, masquerade);
                 (end(target.address, target.port), replaced)
             });
+            to_one_of(packet, endpoints, affinity_s)
+        }
+    }
+}
+
+/// What the datapath does with a packet, given these maps.
+fn by_maps(node: &NodeIdentity, maps: &mut Maps, packet: &Packet) -> String {
+    let Packet { scope, destination, .. } = *packet;
+    let own = node.addresses.contains(&destination);
+    let is_node = own || (destination.is_loopback() && scope == Scope::Host);
+    let to_node = is_node && node.serves_node_ports(destination);
+    match simulate_maps(maps, packet, to_node) {
+        simulate::Route::NotAService => "not a service".to_owned(),
+        simulate::Route::Refused => "refused".to_owned(),
+        simulate::Route::Dropped(Reason::NoLocalEndpoint) => NO_LOCAL.to_owned(),
+        simulate::Route::Dropped(Reason::SourceNotAllowed) => NOT_ALLOWED.to_owned(),
+        simulate::Route::Dropped(reason) => format!("dropped: {}", reason.name()),
+        simulate::Route::To { endpoints, affinity_s } => {
+            let endpoints = endpoints.iter().map(|(at, replaced)| (at.to_string(), *replaced));
             to_one_of(packet, endpoints, affinity_s)
         }
     }
