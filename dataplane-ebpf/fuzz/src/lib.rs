@@ -127,7 +127,7 @@ pub fn errors(data: &[u8]) {
         let Some(kind) = bytes.take() else { return };
         let sent = frames::frame(kind, &mut bytes);
         let mut frame = Frame(sent.clone());
-        let verdict = ingress(&mut frame, &mut tables);
+        let verdict = ingress(&mut frame, &mut tables, Scope::Outside);
         if !matches!(verdict, Verdict::Deliver(_) | Verdict::Forward(..)) {
             continue;
         }
@@ -135,8 +135,11 @@ pub fn errors(data: &[u8]) {
         let is_whole = frames::quotes(&before, &frame.0);
         let mut error = Frame(before.clone());
         let leaves = kind & 0x40 != 0;
-        let verdict =
-            if leaves { egress(&mut error, &mut tables) } else { ingress(&mut error, &mut tables) };
+        let verdict = if leaves {
+            egress(&mut error, &mut tables)
+        } else {
+            ingress(&mut error, &mut tables, Scope::Outside)
+        };
         assert_kept(&before, &error.0, verdict);
         if verdict.reason() == Reason::IcmpError && is_whole {
             assert!(
