@@ -14,7 +14,7 @@ use super::{
 
 /// The longest time for which a silent flow is kept.
 pub const SILENCE_MAX: Duration =
-    Duration::from_nanos((timeout_ticks::TCP_ESTABLISHED as u64 + 1) << 30);
+    Duration::from_nanos((timeout_ticks::ESTABLISHED as u64 + 1) << 30);
 
 /// How long a flow may be silent, in ticks of 2³⁰ ns (1.07 s) rounded up.
 mod timeout_ticks {
