@@ -6,7 +6,7 @@ use crate::{
     address::Ip,
     answer,
     conntrack::{self, Obstacle},
-    errors::{self, Way as Direction},
+    errors::{self, Direction},
     find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
     packet::Packet,
@@ -369,7 +369,7 @@ where
 }
 
 /// How a rewritten packet goes on: as plain numbers, which the verifier can be made to forget.
-struct Way {
+pub(crate) struct Way {
     /// [`Flow::FORWARD`] for a packet that is sent on, and [`Way::NEIGHBOUR`] beside it if its next
     /// hop's MAC is not known.
     kind: u32,
@@ -378,11 +378,11 @@ struct Way {
 
 impl Way {
     const NEIGHBOUR: u32 = Flow::<4>::FORWARD << 1;
-    const STACK: Self =
+    pub(crate) const STACK: Self =
         Self { kind: 0, link: Link { ifindex: 0, dst_mac: [0; 6], src_mac: [0; 6] } };
 
     #[inline(always)]
-    fn by(route: Route) -> Self {
+    pub(crate) fn by(route: Route) -> Self {
         match route {
             Route::Link(link) => Self { kind: Flow::<4>::FORWARD, link },
             Route::Neighbour(ifindex) => Self {
@@ -393,9 +393,15 @@ impl Way {
         }
     }
 
+    /// Whether the packet is sent on, and not handed to the stack.
+    #[inline(always)]
+    pub(crate) const fn forwards(&self) -> bool {
+        self.kind & Flow::<4>::FORWARD != 0
+    }
+
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
-    fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
+    pub(crate) fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
         let packed = packet.forget(u64::from(self.kind) << 32 | u64::from(self.link.ifindex));
         self.kind = (packed >> 32) as u32;
         self.link.ifindex = packed as u32;
@@ -498,11 +504,16 @@ where
     P: Packet + ?Sized,
     [u8; N]: Address,
 {
-    let forwards = way.kind & Flow::<N>::FORWARD != 0;
-    if rewrite::rewrite(packet, headers, to, forwards).is_none() {
+    if rewrite::rewrite(packet, headers, to, way.forwards()).is_none() {
         return Verdict::Pass(Reason::Short);
     }
-    if !forwards {
+    go(packet, way, reason)
+}
+
+/// How a packet that was rewritten goes on.
+#[inline(always)]
+pub(crate) fn go<P: Packet + ?Sized>(packet: &mut P, way: &Way, reason: Reason) -> Verdict {
+    if !way.forwards() {
         return Verdict::Deliver(reason);
     }
     let ifindex = way.link.ifindex;

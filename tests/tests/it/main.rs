@@ -14,6 +14,7 @@ mod demo;
 mod deploy;
 mod dual_stack;
 mod faults;
+mod health_check;
 mod host_port;
 mod icmp;
 mod kinds;
