@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod feed;
+pub mod held;
 pub mod lock;
 pub mod node;
 pub mod report;

@@ -1,26 +1,35 @@
 //! Starts everything in order, then follows devices until it is told to stop.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::watch, time};
 
 use super::{
     Settings, Shared,
     feed::{self, Fed},
+    held::Held,
     lock,
-    node::{Facts, config, write_addresses, write_config},
+    node::{Facts, config, read_needs, write_addresses, write_config},
     settings::socket_path,
 };
 use crate::{
-    devices::{self, Devices, cookie::netns_cookie, ports::ephemeral, watch::Watch},
+    devices::{
+        self, Devices, NodePortAddresses, cookie::netns_cookie, ports::ephemeral, watch::Watch,
+    },
     ebpf::{
         attach::{self, Attacher, Tc, Xdp},
-        load::{self, Features, Wanted, load},
+        load::{self, Wanted, load},
         maps::{KernelMaps, MapError},
         pin::{self, Pins},
     },
-    http::{self, Context, ListenError},
+    http::{self, Context, ListenError, health_check},
     source,
+    sync::needs::Needs,
 };
 
 /// Between two attempts to attach what failed, at first and at most.
@@ -68,7 +77,11 @@ pub struct Node {
     /// The node's addresses, for the table of services.
     pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
     sender: watch::Sender<BTreeSet<IpAddr>>,
+    /// Where health checks of Services are answered.
+    health_addresses: watch::Sender<health_check::Addresses>,
     facts: Facts,
+    held: Held,
+    needs: watch::Receiver<Needs>,
     watch: Watch,
     attacher: Attacher,
     maps: KernelMaps,
@@ -92,8 +105,9 @@ impl Node {
         if settings.debug {
             load::follow_log(&mut programs);
         }
-        let facts = facts(settings, programs.features)?;
-        let maps = KernelMaps::from_pins(&pins.maps())?;
+        let facts = facts(settings)?;
+        let mut maps = KernelMaps::from_pins(&pins.maps())?;
+        let held = Held::left_behind(read_needs(&mut maps, &facts.node_ports)?, Instant::now());
         let shared = Shared::default();
         let context = Context { shared: shared.clone(), pins: pins.clone() };
         let addresses = [
@@ -105,28 +119,69 @@ impl Node {
         let how = attach::Settings { cgroup, tc: settings.tc, xdp: settings.xdp };
         let attacher = Attacher::new(programs, pins.clone(), how);
         let (sender, addresses) = watch::channel(BTreeSet::new());
-        let mut node =
-            Self { shared, pins, addresses, sender, facts, watch, attacher, maps, _lock: lock };
+        let every = settings.selection.node_ports == NodePortAddresses::All;
+        let health_addresses = health_check::Addresses { every, list: BTreeSet::new() };
+        let mut node = Self {
+            shared,
+            pins,
+            addresses,
+            sender,
+            health_addresses: watch::Sender::new(health_addresses),
+            facts,
+            held,
+            // Nobody needs anything before the loop runs.
+            needs: watch::channel(Needs::default()).1,
+            watch,
+            attacher,
+            maps,
+            _lock: lock,
+        };
         let devices = node.watch.devices().borrow().clone();
-        node.apply(&devices)?;
+        node.tell(&devices)?;
         let events = feed::start(settings, node.addresses.clone(), node.shared.clone()).await?;
         let table = Fed::new(settings, node.shared.clone());
-        super::sync::spawn(table, &node.pins, events, node.shared.clone())?;
+        tokio::spawn(health_check::run(health_check::Inputs {
+            checks: table.health_checks(),
+            addresses: node.health_addresses.subscribe(),
+            shared: node.shared.clone(),
+        }));
+        node.needs = super::sync::spawn(table, &node.pins, events, node.shared.clone())?;
+        // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
+        node.attach(&devices)?;
         Ok(node)
     }
 
-    /// Follows the devices for ever.
+    /// Follows the devices, and what the loop needs, for ever.
     pub async fn run(mut self) -> Result<(), Error> {
         let mut devices = self.watch.devices();
+        let mut needs = self.needs.clone();
         let mut pause = RETRY.0;
         let mut complete = self.is_complete();
         loop {
+            let expires = self.held.expires();
+            let expiry = async {
+                match expires {
+                    Some(at) => time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = devices.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
                     pause = RETRY.0;
+                }
+                changed = needs.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    if !self.held.set(needs.borrow_and_update().clone(), Instant::now()) {
+                        continue;
+                    }
+                }
+                () = expiry => {
+                    self.held.expire(Instant::now());
                 }
                 () = time::sleep(pause), if !complete => {
                     pause = RETRY.1.min(pause * 2);
@@ -150,13 +205,27 @@ impl Node {
 
     /// Tells the programs first, then attaches them.
     fn apply(&mut self, devices: &Devices) -> Result<(), Error> {
-        write_addresses(&mut self.maps, &devices.node_addresses)?;
-        write_config(&mut self.maps, config(&self.facts, devices))?;
+        self.tell(devices)?;
+        self.attach(devices)
+    }
+
+    fn tell(&mut self, devices: &Devices) -> Result<(), Error> {
+        write_addresses(&mut self.maps, &devices.node_port_addresses)?;
+        write_config(&mut self.maps, config(&self.facts, devices, self.held.needs()))?;
         self.sender.send_if_modified(|known| {
             let changed = *known != devices.node_addresses;
             known.clone_from(&devices.node_addresses);
             changed
         });
+        self.health_addresses.send_if_modified(|known| {
+            let changed = known.list != devices.node_port_addresses;
+            known.list.clone_from(&devices.node_port_addresses);
+            changed
+        });
+        Ok(())
+    }
+
+    fn attach(&mut self, devices: &Devices) -> Result<(), Error> {
         // Attaching waits for the kernel; other tasks go on meanwhile.
         let attachments = tokio::task::block_in_place(|| self.attacher.sync(devices))?;
         self.shared.update(|report| report.attachments = attachments);
@@ -176,14 +245,12 @@ fn cgroup(settings: &Settings) -> Result<Option<PathBuf>, Error> {
     Ok(Some(path))
 }
 
-fn facts(settings: &Settings, features: Features) -> Result<Facts, Error> {
+fn facts(settings: &Settings) -> Result<Facts, Error> {
     Ok(Facts {
         netns_cookie: netns_cookie()?,
         ephemeral: ephemeral()?,
         node_ports: settings.node_ports.clone(),
-        features,
         tc: settings.tc != Tc::Off,
-        debug: settings.debug,
-        host_endpoints: true,
+        loopback: settings.selection.node_ports.has_loopback(),
     })
 }
