@@ -15,7 +15,7 @@ pub struct Needs {
 
 impl Needs {
     pub(super) fn of(program: &Program) -> Self {
-        Self { nic_replies: program.has_host_endpoints(), host_ports: None }
+        Self { nic_replies: program.needs_nic_replies(), host_ports: program.host_ports() }
     }
 
     /// What either of them needs.
