@@ -19,7 +19,8 @@ pub fn continues<const N: usize, T: Tables<N>>(
     entry: T::Entry,
     headers: &Headers<N>,
 ) -> bool {
-    let is_live = || tables.is_live(tables.endpoint_of(entry));
+    let is_live =
+        || tables.is_live(tables.endpoint_of(entry), Flow::<N>::views(tables.flags(entry)));
     if headers.protocol == UDP {
         is_live()
     } else {

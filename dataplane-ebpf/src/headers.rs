@@ -107,7 +107,7 @@ pub fn parse6<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V6>, Reason>
     let payload_len = ip.payload_len();
     let (protocol, extensions_len) = match next {
         TCP | UDP | SCTP => (next, 0),
-        _ => skip_extensions(packet, next)?,
+        _ => skip_extensions(packet, L3 + ipv6::LEN, next)?,
     };
     let payload_len = payload_len.checked_sub(extensions_len).ok_or(Reason::Malformed)?;
     let l4 = L3 + ipv6::LEN + extensions_len;
@@ -116,9 +116,13 @@ pub fn parse6<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V6>, Reason>
     Ok(Headers::new(packet, tuple, [protocol, tcp_flags, hops], l4, payload_len))
 }
 
-/// Protocol behind the extension headers, and their length in bytes.
+/// Protocol behind the extension headers that start at `start`, and their length in bytes.
 #[inline(always)]
-fn skip_extensions<P: Packet + ?Sized>(packet: &mut P, next: u8) -> Result<(u8, usize), Reason> {
+pub(crate) fn skip_extensions<P: Packet + ?Sized>(
+    packet: &mut P,
+    start: usize,
+    next: u8,
+) -> Result<(u8, usize), Reason> {
     let (mut next, mut len) = (next, 0);
     for _ in 0..ipv6::EXTENSIONS_MAX {
         match next {
@@ -127,8 +131,7 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &mut P, next: u8) -> Result<(u8, 
             TCP | UDP | SCTP => return Ok((next, len)),
             _ => return Err(Reason::NotTransport),
         }
-        let [following, units]: [u8; 2] =
-            *packet.window(L3 + ipv6::LEN + len).ok_or(Reason::Short)?;
+        let [following, units]: [u8; 2] = *packet.window(start + len).ok_or(Reason::Short)?;
         next = following;
         len += (usize::from(units) + 1) * 8;
     }
@@ -178,3 +181,6 @@ fn parse_l4<P: Packet + ?Sized>(
         _ => Err(Reason::NotTransport),
     }
 }
+
+#[cfg(test)]
+mod tests;

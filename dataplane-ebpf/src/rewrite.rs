@@ -19,9 +19,10 @@ use crate::{
 
 /// What the two families do differently in a rewrite.
 pub trait Address: Copy + Eq {
-    /// Write the IP header's addresses and, when `hops` is given, the remaining hops.
+    /// Write addresses into the IP header at `at` and, when `hops` is given, the remaining hops.
     fn rewrite_header<P: Packet + ?Sized>(
         packet: &mut P,
+        at: usize,
         addresses: Sum,
         src: &Self,
         dst: &Self,
@@ -38,12 +39,13 @@ impl Address for [u8; V4] {
     #[inline(always)]
     fn rewrite_header<P: Packet + ?Sized>(
         packet: &mut P,
+        at: usize,
         addresses: Sum,
         src: &Self,
         dst: &Self,
         hops: Option<u8>,
     ) -> Option<()> {
-        let mut ip = Ipv4(packet.window(L3)?);
+        let mut ip = Ipv4(packet.window(at)?);
         ip.set_checksum(checksum::header(ip.checksum(), addresses, hops.is_some()));
         if let Some(hops) = hops {
             ip.set_ttl(hops);
@@ -59,12 +61,13 @@ impl Address for [u8; V6] {
     #[inline(always)]
     fn rewrite_header<P: Packet + ?Sized>(
         packet: &mut P,
+        at: usize,
         _: Sum,
         src: &Self,
         dst: &Self,
         hops: Option<u8>,
     ) -> Option<()> {
-        let mut ip = Ipv6(packet.window(L3)?);
+        let mut ip = Ipv6(packet.window(at)?);
         if let Some(hops) = hops {
             ip.set_hop_limit(hops);
         }
@@ -95,7 +98,7 @@ where
         rewrite_ports(packet, headers, to, addresses)?;
     }
     let hops = forward.then_some(headers.hops.wrapping_sub(1));
-    <[u8; N]>::rewrite_header(packet, addresses, &to.src, &to.dst, hops)
+    <[u8; N]>::rewrite_header(packet, L3, addresses, &to.src, &to.dst, hops)
 }
 
 /// Ports and checksum of TCP and UDP.
@@ -160,3 +163,6 @@ pub fn send_by<P: Packet + ?Sized>(packet: &mut P, link: &Link) -> Option<()> {
     Ethernet(packet.window(0)?).set_macs(link.dst_mac, link.src_mac);
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,11 @@ use aya_ebpf::{
         bpf_fib_lookup as FibLookup,
     },
     helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
+    maps::lpm_trie::Key,
 };
 use dataplane_common::{
-    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Live, Tuple, flow::tick,
+    Affinity, AffinityKey, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link,
+    SourceKey, Tuple, flow::tick,
 };
 use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
 
@@ -43,8 +45,13 @@ impl Node for Maps {
 
     #[inline(always)]
     fn now(&self) -> u32 {
+        tick(self.now_ns())
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and always succeeds.
-        tick(unsafe { bpf_ktime_get_coarse_ns() })
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]
@@ -53,8 +60,37 @@ impl Node for Maps {
     }
 
     #[inline(always)]
-    fn is_live(&self, id: EndpointId) -> bool {
-        maps::LIVE.get(id.index()).is_some_and(|live| live.takes(id, Live::CLUSTER | Live::LOCAL))
+    fn is_live(&self, id: EndpointId, views: u32) -> bool {
+        maps::LIVE.get(id.index()).is_some_and(|live| live.takes(id, views))
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        let key = &Aligned(*key).0;
+        // SAFETY: the value is copied out at once; entries are written whole, but for the time.
+        unsafe { maps::AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn refresh(&mut self, key: &AffinityKey, now_ns: u64) {
+        let key = &Aligned(*key).0;
+        if let Some(affinity) = maps::AFFINITY.get_ptr_mut(key) {
+            // SAFETY: a map value stays writable until the run ends; one aligned word, and the last
+            // writer wins.
+            unsafe { (*affinity).last_ns = now_ns };
+        }
+    }
+
+    #[inline(always)]
+    fn stay(&mut self, key: &AffinityKey, affinity: &Affinity) {
+        let key = &Aligned(*key).0;
+        let Some(draft) = maps::DRAFT_AFFINITY.get_ptr_mut(0) else { return };
+        // SAFETY: this CPU's own value; nothing else uses it until the insert below.
+        let draft = unsafe { &mut *draft };
+        *draft = *affinity;
+        let draft: &Affinity = draft;
+        // A table that takes no entry costs the client its endpoint next time, not its connection.
+        let _ = maps::AFFINITY.insert(key, draft, BPF_ANY.into());
     }
 
     #[inline(always)]
@@ -69,7 +105,7 @@ impl Node for Maps {
 }
 
 macro_rules! tables {
-    ($len:literal, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident) => {
+    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident) => {
         impl Tables<$len> for Maps {
             type Entry = *mut Flow<$len>;
 
@@ -90,6 +126,16 @@ macro_rules! tables {
             fn is_node_address(&self, addr: &[u8; $len]) -> bool {
                 let addr = Aligned(*addr);
                 maps::$addresses.get_ptr(&addr.0).is_some()
+            }
+
+            #[inline(always)]
+            fn is_allowed(&self, service: u32, client: &[u8; $len]) -> bool {
+                let key = Aligned(SourceKey::client(service, *client));
+                let key = core::ptr::from_ref(&key.0).cast::<Key<[u8; 4 + $len]>>();
+                // SAFETY: a `Key` of these bytes is laid out as `SourceKey` is, which lives until the
+                // end of this function.
+                let key = unsafe { &*key };
+                maps::$sources.get(key).is_some()
             }
 
             #[inline(always)]
@@ -197,8 +243,8 @@ macro_rules! tables {
     };
 }
 
-tables!(4, FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4, DRAFT4, masquerade4, route4);
-tables!(16, FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6, DRAFT6, masquerade6, route6);
+tables!(4, SOURCES4, FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4, DRAFT4, masquerade4, route4);
+tables!(16, SOURCES6, FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6, DRAFT6, masquerade6, route6);
 
 #[inline(always)]
 fn route4(maps: &Maps, src: &[u8; 4], dst: &[u8; 4]) -> Route {

@@ -203,7 +203,8 @@ pub async fn start(
             (Source::Manifests(ManifestSource::open(directory)?), "manifests")
         }
         settings::Source::Kubernetes { kubeconfig } => {
-            (Source::Kube(KubeSource::open(kubeconfig.as_deref()).await?), "kubernetes")
+            let source = KubeSource::open(kubeconfig.as_deref(), &settings.node_name).await?;
+            (Source::Kube(source), "kubernetes")
         }
     };
     shared.update(|report| name.clone_into(&mut report.source));

@@ -137,7 +137,7 @@ impl Node {
             _lock: lock,
         };
         let devices = node.watch.devices().borrow().clone();
-        node.apply(&devices)?;
+        node.tell(&devices)?;
         let events = feed::start(settings, node.addresses.clone(), node.shared.clone()).await?;
         let table = Fed::new(settings, node.shared.clone());
         tokio::spawn(health_check::run(health_check::Inputs {
@@ -146,6 +146,8 @@ impl Node {
             shared: node.shared.clone(),
         }));
         node.needs = super::sync::spawn(table, &node.pins, events, node.shared.clone())?;
+        // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
+        node.attach(&devices)?;
         Ok(node)
     }
 
@@ -203,6 +205,11 @@ impl Node {
 
     /// Tells the programs first, then attaches them.
     fn apply(&mut self, devices: &Devices) -> Result<(), Error> {
+        self.tell(devices)?;
+        self.attach(devices)
+    }
+
+    fn tell(&mut self, devices: &Devices) -> Result<(), Error> {
         write_addresses(&mut self.maps, &devices.node_port_addresses)?;
         write_config(&mut self.maps, config(&self.facts, devices, self.held.needs()))?;
         self.sender.send_if_modified(|known| {
@@ -215,6 +222,10 @@ impl Node {
             known.list.clone_from(&devices.node_port_addresses);
             changed
         });
+        Ok(())
+    }
+
+    fn attach(&mut self, devices: &Devices) -> Result<(), Error> {
         // Attaching waits for the kernel; other tasks go on meanwhile.
         let attachments = tokio::task::block_in_place(|| self.attacher.sync(devices))?;
         self.shared.update(|report| report.attachments = attachments);

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
 };
 
 use super::Devices;
@@ -72,7 +71,7 @@ impl NodePortAddresses {
             Self::All => true,
             Self::Primary => false,
             Self::Blocks(blocks) => {
-                blocks.iter().any(|block| loopback.iter().any(|ip| contains(block, *ip)))
+                blocks.iter().any(|block| loopback.iter().any(|ip| block.contains(*ip)))
             }
         }
     }
@@ -81,37 +80,11 @@ impl NodePortAddresses {
 fn is_chosen(blocks: &[Cidr], address: IpAddr) -> bool {
     let mut family =
         blocks.iter().filter(|block| block.address.is_ipv4() == address.is_ipv4()).peekable();
-    family.peek().is_none() || family.any(|block| contains(block, address))
+    family.peek().is_none() || family.any(|block| block.contains(address))
 }
 
 fn block(text: &str) -> Result<Cidr, ParseError> {
-    let parse = || {
-        let (address, prefix_len) = text.split_once('/')?;
-        let (address, prefix_len) =
-            (IpAddr::from_str(address).ok()?, prefix_len.parse::<u8>().ok()?);
-        Some(Cidr { address: network(address, prefix_len)?, prefix_len })
-    };
-    parse().ok_or_else(|| ParseError::NotABlock(text.into()))
-}
-
-fn contains(block: &Cidr, address: IpAddr) -> bool {
-    block.address.is_ipv4() == address.is_ipv4()
-        && network(address, block.prefix_len) == Some(block.address)
-}
-
-/// The address with zeros behind its first `prefix_len` bits; nothing if it has fewer bits.
-fn network(address: IpAddr, prefix_len: u8) -> Option<IpAddr> {
-    let kept = u32::from(prefix_len);
-    Some(match address {
-        IpAddr::V4(ip) => {
-            let zeros = 32u32.checked_sub(kept)?;
-            IpAddr::V4((ip.to_bits() & u32::MAX.checked_shl(zeros).unwrap_or(0)).into())
-        }
-        IpAddr::V6(ip) => {
-            let zeros = 128u32.checked_sub(kept)?;
-            IpAddr::V6((ip.to_bits() & u128::MAX.checked_shl(zeros).unwrap_or(0)).into())
-        }
-    })
+    Cidr::parse(text).ok_or_else(|| ParseError::NotABlock(text.into()))
 }
 
 #[cfg(test)]
