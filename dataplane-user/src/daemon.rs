@@ -9,6 +9,7 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod sync;
+pub mod tell;
 
 pub use report::{Report, Shared};
 pub use run::Node;
