@@ -12,9 +12,9 @@ use crate::{
     checksum::{self, Change, Sum},
     headers::{self, Headers, L3},
     packet::Packet,
-    pipeline::{self, Hop, Verdict},
-    rewrite::{self, Address},
-    tables::{Route, Tables},
+    pipeline::{self, Verdict, Way},
+    rewrite::Address,
+    tables::Tables,
     wire::{
         icmp,
         ipv4::Ipv4,
@@ -33,7 +33,7 @@ const AT_MASK: u64 = 0x3fff;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// From a pod or from outside.
     Arrives,
     /// To a pod or to outside.
@@ -70,26 +70,30 @@ trait Quoted<const N: usize> {
 
 /// Translate an IPv4 packet that is neither TCP nor UDP, if it is an error about one of our flows.
 #[inline(always)]
-pub fn translate4<P, T>(packet: &mut P, tables: &mut T, way: Way) -> Verdict
+pub fn translate4<P, T>(packet: &mut P, tables: &mut T, direction: Direction) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<V4>,
 {
-    translate(packet, tables, way).unwrap_or(Verdict::Pass(Reason::NotTransport))
+    translate(packet, tables, direction).unwrap_or(Verdict::Pass(Reason::NotTransport))
 }
 
 /// Translate an IPv6 packet that is neither TCP nor UDP, if it is an error about one of our flows.
 #[inline(always)]
-pub fn translate6<P, T>(packet: &mut P, tables: &mut T, way: Way) -> Verdict
+pub fn translate6<P, T>(packet: &mut P, tables: &mut T, direction: Direction) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<V6>,
 {
-    translate(packet, tables, way).unwrap_or(Verdict::Pass(Reason::NotTransport))
+    translate(packet, tables, direction).unwrap_or(Verdict::Pass(Reason::NotTransport))
 }
 
 #[inline(always)]
-fn translate<P, T, const N: usize>(packet: &mut P, tables: &mut T, way: Way) -> Option<Verdict>
+fn translate<P, T, const N: usize>(
+    packet: &mut P,
+    tables: &mut T,
+    direction: Direction,
+) -> Option<Verdict>
 where
     P: Packet + ?Sized,
     T: Tables<N>,
@@ -101,40 +105,38 @@ where
         return None;
     }
     let back = quote.tuple.reversed();
-    let entry = find(tables, &back, quote.protocol, way)?;
+    let entry = find(tables, &back, quote.protocol, direction)?;
     let to = tables.to(entry);
-    let forwards = tables.flags(entry) & Flow::<N>::FORWARD != 0;
-    let mut route = Route::None;
-    if forwards {
+    let mut way = Way::STACK;
+    if tables.flags(entry) & Flow::<N>::FORWARD != 0 {
         let (hops, protocol) = (quote.hops, quote.protocol);
         let headers =
             Headers { tuple: back, protocol, tcp_flags: 0, hops, l4: quote.l4, l4_len: 0 };
-        route = match pipeline::follow_link(tables, &headers, entry, &to) {
-            Ok(route) => route,
+        way = match pipeline::follow_link(tables, &headers, entry, &to) {
+            Ok(route) => Way::by(route),
             Err(verdict) => return Some(verdict),
         };
     }
-    rewrite(packet, &quote, &to, forwards)?;
-    Some(match route {
-        Route::None => Verdict::Deliver(Reason::IcmpError),
-        Route::Neighbour(ifindex) => Verdict::Forward(Reason::IcmpError, Hop::Neighbour(ifindex)),
-        Route::Link(link) => match rewrite::send_by(packet, &link) {
-            Some(()) => Verdict::Forward(Reason::IcmpError, Hop::Link(link.ifindex)),
-            None => Verdict::Drop(Reason::NoRoute),
-        },
-    })
+    way.forget(packet);
+    rewrite(packet, &quote, &to, way.forwards())?;
+    Some(pipeline::go(packet, &way, Reason::IcmpError))
 }
 
 /// The direction of a flow that packets with the ends `back` belong to, where they pass by here.
 ///
 /// Errors neither keep a flow alive nor end it: whoever knows its ports can forge them.
 #[inline(always)]
-fn find<T, const N: usize>(tables: &T, back: &Tuple<N>, protocol: u8, way: Way) -> Option<T::Entry>
+fn find<T, const N: usize>(
+    tables: &T,
+    back: &Tuple<N>,
+    protocol: u8,
+    direction: Direction,
+) -> Option<T::Entry>
 where
     T: Tables<N>,
 {
     let reply = tables.flow(&FlowKey::reply(*back, protocol));
-    if way == Way::Leaves {
+    if direction == Direction::Leaves {
         return reply.filter(|entry| tables.flags(*entry) & Flow::<N>::FORWARD == 0);
     }
     let masqueraded = |entry: &T::Entry| tables.flags(*entry) & Flow::<N>::FORWARD != 0;

@@ -181,3 +181,6 @@ fn parse_l4<P: Packet + ?Sized>(
         _ => Err(Reason::NotTransport),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,3 +38,6 @@ extern crate std;
 
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+
+#[cfg(test)]
+mod samples;

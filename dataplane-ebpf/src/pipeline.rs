@@ -1,12 +1,12 @@
 //! One packet in, one verdict out.
 
-use dataplane_common::{Endpoint, Flow, FlowKey, Link, Reason, Tuple, gate};
+use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, gate};
 
 use crate::{
     address::Ip,
     answer,
     conntrack::{self, Obstacle},
-    errors::{self, Way as Direction},
+    errors::{self, Direction},
     find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
     packet::Packet,
@@ -279,11 +279,35 @@ where
         number: select::hash(tuple, headers.protocol),
     };
     let first = match select::choose(tables, &frontend, &view, &client) {
-        Ok(chosen) => First { chosen, masquerades: view.masquerades(), service: frontend.service },
+        Ok(chosen) => First {
+            chosen: forget(packet, &chosen),
+            masquerades: view.masquerades(),
+            service: frontend.service,
+        },
         Err(Denied::Refuse) => return Step::Refuse,
         Err(Denied::Drop(reason)) => return Step::Done(Verdict::Drop(reason)),
     };
     Step::Done(begin(packet, headers, tables, &ports, &first, reason))
+}
+
+/// The choice, whichever way it was made: the verifier walks what follows once.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
+fn forget<P, const N: usize>(packet: &mut P, chosen: &Chosen<N>) -> Chosen<N>
+where
+    P: Packet + ?Sized,
+    [u8; N]: Ip,
+{
+    let packed = u64::from(chosen.endpoint_flags) << 16 | u64::from(chosen.port);
+    let packed = packet.forget(u64::from(chosen.flags) << 32 | packed);
+    let id = packet.forget(u64::from(chosen.id.to_bits())) as u32;
+    Chosen {
+        port: packed as u16,
+        endpoint_flags: (packed >> 16) as u16,
+        id: EndpointId::from_bits(id),
+        addr: chosen.addr.forgotten(packet),
+        flags: (packed >> 32) as u32,
+    }
 }
 
 /// What is known of a flow before it begins.
@@ -309,10 +333,10 @@ where
     T: Tables<N>,
     [u8; N]: Address,
 {
-    let (tuple, endpoint) = (&headers.tuple, &first.chosen.endpoint);
-    let is_host = endpoint.flags() & Endpoint::<N>::HOST != 0;
+    let (tuple, chosen) = (&headers.tuple, &first.chosen);
+    let is_host = chosen.endpoint_flags & Endpoint::<N>::HOST != 0;
     // A pod that reaches itself must see somebody else, or its answer would never leave it.
-    let is_hairpin = endpoint.addr() == tuple.src;
+    let is_hairpin = chosen.addr == tuple.src;
     let forwards = (first.masquerades || is_hairpin) && !is_host;
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
@@ -322,7 +346,7 @@ where
         (true, Some(addr)) => addr,
         (true, None) => return Verdict::Drop(Reason::NoSourceAddress),
     };
-    let mut to = conntrack::translated(tuple, src, endpoint.addr(), endpoint.port());
+    let mut to = conntrack::translated(tuple, src, chosen.addr, chosen.port);
     let mut way = Way::STACK;
     if forwards {
         way = match leave(tables, headers, &to) {
@@ -332,9 +356,9 @@ where
     }
     way.forget(packet);
     let origin = Origin {
-        endpoint: endpoint.id(),
+        endpoint: chosen.id,
         service: first.service,
-        flags: first.chosen.flags | (way.kind & Flow::<N>::FORWARD),
+        flags: chosen.flags | (way.kind & Flow::<N>::FORWARD),
         seen: tables.now(),
     };
     match conntrack::begin(tables, ports, headers, &mut to, &origin) {
@@ -345,7 +369,7 @@ where
 }
 
 /// How a rewritten packet goes on: as plain numbers, which the verifier can be made to forget.
-struct Way {
+pub(crate) struct Way {
     /// [`Flow::FORWARD`] for a packet that is sent on, and [`Way::NEIGHBOUR`] beside it if its next
     /// hop's MAC is not known.
     kind: u32,
@@ -354,11 +378,11 @@ struct Way {
 
 impl Way {
     const NEIGHBOUR: u32 = Flow::<4>::FORWARD << 1;
-    const STACK: Self =
+    pub(crate) const STACK: Self =
         Self { kind: 0, link: Link { ifindex: 0, dst_mac: [0; 6], src_mac: [0; 6] } };
 
     #[inline(always)]
-    fn by(route: Route) -> Self {
+    pub(crate) fn by(route: Route) -> Self {
         match route {
             Route::Link(link) => Self { kind: Flow::<4>::FORWARD, link },
             Route::Neighbour(ifindex) => Self {
@@ -369,9 +393,15 @@ impl Way {
         }
     }
 
+    /// Whether the packet is sent on, and not handed to the stack.
+    #[inline(always)]
+    pub(crate) const fn forwards(&self) -> bool {
+        self.kind & Flow::<4>::FORWARD != 0
+    }
+
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
-    fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
+    pub(crate) fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
         let packed = packet.forget(u64::from(self.kind) << 32 | u64::from(self.link.ifindex));
         self.kind = (packed >> 32) as u32;
         self.link.ifindex = packed as u32;
@@ -474,11 +504,16 @@ where
     P: Packet + ?Sized,
     [u8; N]: Address,
 {
-    let forwards = way.kind & Flow::<N>::FORWARD != 0;
-    if rewrite::rewrite(packet, headers, to, forwards).is_none() {
+    if rewrite::rewrite(packet, headers, to, way.forwards()).is_none() {
         return Verdict::Pass(Reason::Short);
     }
-    if !forwards {
+    go(packet, way, reason)
+}
+
+/// How a packet that was rewritten goes on.
+#[inline(always)]
+pub(crate) fn go<P: Packet + ?Sized>(packet: &mut P, way: &Way, reason: Reason) -> Verdict {
+    if !way.forwards() {
         return Verdict::Deliver(reason);
     }
     let ifindex = way.link.ifindex;

@@ -163,3 +163,6 @@ pub fn send_by<P: Packet + ?Sized>(packet: &mut P, link: &Link) -> Option<()> {
     Ethernet(packet.window(0)?).set_macs(link.dst_mac, link.src_mac);
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

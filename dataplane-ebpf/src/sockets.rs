@@ -268,12 +268,10 @@ where
     };
     match select::choose(sockets, &frontend, &View::of(&frontend, Scope::Inside), &client) {
         Ok(chosen) => {
-            let endpoint = &chosen.endpoint;
-            let name =
-                Name { addr: endpoint.addr().widened(), port: endpoint.port().to_be_bytes() };
+            let name = Name { addr: chosen.addr.widened(), port: chosen.port.to_be_bytes() };
             #[expect(clippy::cast_possible_truncation, reason = "two bits")]
             let views = Flow::<N>::views(chosen.flags) as u16;
-            let identity = Identity { endpoint: endpoint.id().to_bits(), views };
+            let identity = Identity { endpoint: chosen.id.to_bits(), views };
             Choice { kind: Kind::Replace, reason: Reason::New, endpoint: name, identity }
         }
         Err(Denied::Refuse) => Choice::none(Kind::Refuse, Reason::Refused),

@@ -104,6 +104,16 @@ impl Node for Maps {
     }
 }
 
+/// A word of an endpoint.
+///
+/// Volatile: otherwise the compiler copies the words two at a time to any place on the stack, and the
+/// verifier allows that only where they are aligned.
+#[inline(always)]
+fn load(word: &[u8; 4]) -> [u8; 4] {
+    // SAFETY: a reference is readable, and map values are aligned to 4 bytes at least.
+    unsafe { core::ptr::from_ref(word).cast::<u32>().read_volatile() }.to_ne_bytes()
+}
+
 macro_rules! tables {
     ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident) => {
         impl Tables<$len> for Maps {
@@ -119,7 +129,20 @@ macro_rules! tables {
 
             #[inline(always)]
             fn endpoint(&self, slot: u32) -> Option<Endpoint<$len>> {
-                maps::$endpoints.get(slot).copied()
+                let words = maps::$endpoints.get_ptr(slot)?.cast::<[[u8; 4]; ($len + 8) / 4]>();
+                // SAFETY: an endpoint of this family is so many words, plain bytes in a map value
+                // that stays readable until the run ends.
+                let words = unsafe { &*words };
+                let mut addr = [[0; 4]; $len / 4];
+                for (number, word) in addr.iter_mut().enumerate() {
+                    *word = load(&words[number]);
+                }
+                let [p0, p1, f0, f1] = load(&words[$len / 4]);
+                let id = EndpointId::from_bits(u32::from_ne_bytes(load(&words[$len / 4 + 1])));
+                let (port, flags) = (u16::from_be_bytes([p0, p1]), u16::from_ne_bytes([f0, f1]));
+                let mut whole = [0; $len];
+                whole.copy_from_slice(addr.as_flattened());
+                Some(Endpoint::new(whole, port, flags, id))
             }
 
             #[inline(always)]

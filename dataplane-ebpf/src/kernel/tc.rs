@@ -164,8 +164,8 @@ fn error4(skb: *mut __sk_buff, leaves: u32) -> u64 {
     let context = TcContext::new(skb);
     let mut packet = Skb(&context);
     packet.pull(errors::HEADERS_LEN);
-    let way = way(leaves);
-    Outcome::of(Step::Done(errors::translate4(&mut packet, &mut tables(&context), way))).0
+    let direction = direction(leaves);
+    Outcome::of(Step::Done(errors::translate4(&mut packet, &mut tables(&context), direction))).0
 }
 
 #[inline(never)]
@@ -173,13 +173,13 @@ fn error6(skb: *mut __sk_buff, leaves: u32) -> u64 {
     let context = TcContext::new(skb);
     let mut packet = Skb(&context);
     packet.pull(errors::HEADERS_LEN);
-    let way = way(leaves);
-    Outcome::of(Step::Done(errors::translate6(&mut packet, &mut tables(&context), way))).0
+    let direction = direction(leaves);
+    Outcome::of(Step::Done(errors::translate6(&mut packet, &mut tables(&context), direction))).0
 }
 
 #[inline(always)]
-fn way(leaves: u32) -> errors::Way {
-    if leaves == 0 { errors::Way::Arrives } else { errors::Way::Leaves }
+fn direction(leaves: u32) -> errors::Direction {
+    if leaves == 0 { errors::Direction::Arrives } else { errors::Direction::Leaves }
 }
 
 #[inline(never)]

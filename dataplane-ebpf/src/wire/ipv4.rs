@@ -34,7 +34,7 @@ impl Ipv4<'_> {
     /// Whether this is a whole packet or the start of one: only these carry ports.
     #[inline(always)]
     pub const fn is_first_fragment(&self) -> bool {
-        self.0[6] & 0x1f == 0 && self.0[7] == 0
+        u16::from_be_bytes([self.0[6], self.0[7]]) << 3 == 0
     }
 
     /// Remaining hops.

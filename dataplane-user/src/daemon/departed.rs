@@ -2,11 +2,11 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
-use dataplane_common::{Peer, PeerKey, names};
+use dataplane_common::{Live, Peer, PeerKey, names};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -38,7 +38,10 @@ pub async fn destroy_sockets(
 
 fn destroy_batch(maps: &mut KernelMaps, departed: &[Departed]) -> Result<usize, SocketError> {
     let udp = departed.iter().filter(|endpoint| endpoint.protocol == Protocol::Udp);
-    let ids: BTreeSet<u32> = udp.clone().map(|endpoint| endpoint.id).collect();
+    let mut left: BTreeMap<u32, u32> = BTreeMap::new();
+    for endpoint in udp.clone() {
+        *left.entry(endpoint.id).or_default() |= endpoint.views;
+    }
     let peers: BTreeSet<SocketAddr> =
         udp.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
     if peers.is_empty() {
@@ -58,6 +61,9 @@ fn destroy_batch(maps: &mut KernelMaps, departed: &[Departed]) -> Result<usize, 
             pad: [0; 4],
         };
         let shown = maps.borrow_mut().lookup::<PeerKey, Peer>(names::PEERS, &key);
-        shown.ok().flatten().is_some_and(|shown| ids.contains(&shown.endpoint))
+        let Some(shown) = shown.ok().flatten() else { return false };
+        // A socket that chose it in a view that it did not leave keeps it.
+        let views = left.get(&shown.endpoint).copied().unwrap_or(0);
+        views & u32::from(shown.views) != 0 || views == Live::CLUSTER | Live::LOCAL
     })
 }

@@ -16,8 +16,8 @@ pub struct NodeIdentity {
     pub addresses: BTreeSet<IpAddr>,
     /// The zone it is in. A Node object that says otherwise wins.
     pub zone: Option<Arc<str>>,
-    /// Frontends on node addresses are only on those in one of these ranges; without any, on all
-    /// addresses, and for the node's own processes on loopback addresses too.
+    /// Frontends on node addresses are only on those in one of these ranges. In a family without any,
+    /// they are on all addresses, and for the node's own processes on loopback addresses too.
     pub node_port_addresses: Vec<Cidr>,
     /// Node ports outside of this range are not served.
     pub node_ports: RangeInclusive<u16>,
@@ -37,7 +37,8 @@ impl NodeIdentity {
 
     /// Whether frontends on node addresses are on this one, if it is the node's.
     pub fn serves_node_ports(&self, address: IpAddr) -> bool {
-        let ranges = &self.node_port_addresses;
-        ranges.is_empty() || ranges.iter().any(|range| range.contains(address))
+        let family = |range: &&Cidr| range.address.is_ipv4() == address.is_ipv4();
+        let mut ranges = self.node_port_addresses.iter().filter(family).peekable();
+        ranges.peek().is_none() || ranges.any(|range| range.contains(address))
     }
 }

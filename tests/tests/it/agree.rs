@@ -153,8 +153,38 @@ where
         spec.extra = extra::<N>(rng, protocol, &mut spec.extra_kind);
     }
     let mut bytes = spec.build();
+    if rng.random_range(0..6) == 0 {
+        bytes = error(rng, &spec, family);
+    }
     damage(rng, &mut bytes, N);
     bytes
+}
+
+/// An ICMP error about a packet that flows have translated, or about `spec`.
+fn error<const N: usize>(rng: &mut TestRng, spec: &Spec<N>, family: &Family<N>) -> Vec<u8>
+where
+    Family<N>: Addresses<N>,
+{
+    let mut quoted = spec.clone();
+    if let Some(key) = any_flow(rng, family) {
+        quoted.tuple = family.flows[&key].to;
+        quoted.protocol = key.protocol();
+    }
+    let Tuple { src, dst, .. } = quoted.tuple;
+    let from = pick(rng, &[dst, dst, Family::<N>::addr(OUTSIDE, 1)]);
+    let to = pick(rng, &[src, src, src, src, Family::<N>::addr(PODS, 1)]);
+    let kinds: [[u8; 2]; 6] = if N == 4 {
+        [[3, 3], [3, 4], [11, 0], [12, 0], [8, 0], [5, 1]]
+    } else {
+        [[1, 4], [2, 0], [3, 0], [4, 0], [128, 0], [5, 0]]
+    };
+    let kind = pick(rng, &kinds);
+    let packet = quoted.build();
+    let headers_len = 14 + if N == 4 { 20 } else { 40 };
+    // Some routers quote 8 bytes, some all, and some inputs are nonsense.
+    let end = rng.random_range(headers_len..=packet.len()).max(pick(rng, &[0, headers_len + 8]));
+    let end = pick(rng, &[end, packet.len()]).min(packet.len());
+    bench::icmp::error(kind, from, to, &packet[14..end])
 }
 
 fn any_flow<const N: usize>(rng: &mut TestRng, family: &Family<N>) -> Option<FlowKey<N>> {
@@ -310,7 +340,16 @@ fn kernel_and_host_agree_on_every_packet() {
     }
     println!("{} packets, 0 differences: {verdicts:#?}", PACKETS - not_run);
     assert!(PACKETS - not_run >= 100_000);
-    for reason in ["New", "Established", "Reply", "Reselected", "Refused", "LeftToTc", "HopLimit"] {
+    for reason in [
+        "New",
+        "Established",
+        "Reply",
+        "Reselected",
+        "Refused",
+        "LeftToTc",
+        "HopLimit",
+        "IcmpError",
+    ] {
         assert!(verdicts.keys().any(|key| key.ends_with(reason)), "no packet ended as {reason}");
     }
 }
