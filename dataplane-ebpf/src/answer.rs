@@ -255,3 +255,6 @@ impl Refuse<V6> for [u8; V6] {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

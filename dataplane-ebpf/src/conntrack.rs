@@ -160,3 +160,6 @@ pub const fn translated<const N: usize>(
 ) -> Tuple<N> {
     Tuple { src, dst, src_port: tuple.src_port, dst_port: dst_port.to_be_bytes() }
 }
+
+#[cfg(test)]
+mod tests;
