@@ -295,4 +295,4 @@ impl Quoted<V6> for [u8; V6] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

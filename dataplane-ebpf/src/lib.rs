@@ -23,6 +23,7 @@ pub mod select;
 pub mod answer;
 pub mod errors;
 pub mod rewrite;
+pub mod unfinished;
 
 pub mod pipeline;
 pub mod sockets;

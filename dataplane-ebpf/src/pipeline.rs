@@ -1,11 +1,11 @@
 //! One packet in, one verdict out.
 
-use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, gate};
+use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, UDP, gate};
 
 use crate::{
     address::Ip,
     answer,
-    conntrack::{self, Obstacle},
+    conntrack::{self, Entered, Obstacle},
     errors::{self, Direction},
     find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
@@ -362,9 +362,17 @@ where
         seen: tables.now(),
     };
     match conntrack::begin(tables, ports, headers, &mut to, &origin) {
-        Ok(()) => send(packet, headers, &to, &way, reason),
-        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
+        Ok(Entered::Both) => send(packet, headers, &to, &way, reason),
+        Ok(Entered::Reply) => send(packet, headers, &to, &way, Reason::Stateless),
+        // Datagrams that nobody answers need no flow: they choose by their hash. But nobody may
+        // take a source port without claiming it, and TCP needs the answers.
+        Err(Obstacle::Full)
+            if headers.protocol == UDP && to.src_port == tuple.src_port && !forwards =>
+        {
+            send(packet, headers, &to, &way, Reason::Stateless)
+        }
         Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
+        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
     }
 }
 
