@@ -1,19 +1,23 @@
 //! Frames with right lengths and checksums, built from what a test or a measurement wants to say.
 
-use dataplane_common::{TCP, Tuple};
+use crc::{CRC_32_ISCSI, Crc};
+use dataplane_common::{SCTP, TCP, Tuple};
 use dataplane_ebpf::{checksum::Sum, wire::ethernet};
 
 /// MAC addresses of built frames: destination, then source.
 pub const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
+/// The checksum of SCTP, by an implementation that is not the packet library's.
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// What a frame carries.
 #[derive(Clone, Debug)]
 pub struct Spec<const N: usize> {
     /// Both ends.
     pub tuple: Tuple<N>,
-    /// The IANA protocol number of TCP or UDP.
+    /// The IANA protocol number of TCP, UDP or SCTP.
     pub protocol: u8,
-    /// TCP's flags.
+    /// TCP's flags, or the type of SCTP's chunk.
     pub tcp_flags: u8,
     /// Remaining hops.
     pub hops: u8,
@@ -21,9 +25,9 @@ pub struct Spec<const N: usize> {
     pub extra: Vec<u8>,
     /// The next-header number that introduces `extra`; IPv6 only.
     pub extra_kind: u8,
-    /// The payload.
+    /// The payload. SCTP has it in one chunk, or without a payload no chunk.
     pub payload: Vec<u8>,
-    /// UDP: leave the checksum out.
+    /// UDP and SCTP: leave the checksum out.
     pub no_checksum: bool,
 }
 
@@ -58,6 +62,9 @@ impl<const N: usize> Spec<N> {
     }
 
     fn segment(&self) -> Vec<u8> {
+        if self.protocol == SCTP {
+            return self.sctp();
+        }
         let mut segment = [self.tuple.src_port, self.tuple.dst_port].concat();
         let checksum_at = if self.protocol == TCP {
             segment.extend([0, 0, 0, 9, 0, 0, 0, 7, 0x50, self.tcp_flags, 0xff, 0xff, 0, 0, 0, 0]);
@@ -81,6 +88,21 @@ impl<const N: usize> Spec<N> {
             segment[checksum_at..checksum_at + 2].copy_from_slice(&sum);
         }
         segment
+    }
+
+    fn sctp(&self) -> Vec<u8> {
+        let mut packet = [self.tuple.src_port, self.tuple.dst_port].concat();
+        packet.extend([0, 0, 0, 5, 0, 0, 0, 0]);
+        if !self.payload.is_empty() {
+            packet.extend([self.tcp_flags, 0]);
+            packet.extend(length(4 + self.payload.len()));
+            packet.extend(&self.payload);
+        }
+        if !self.no_checksum {
+            let crc = CRC32C.checksum(&packet).to_le_bytes();
+            packet[8..12].copy_from_slice(&crc);
+        }
+        packet
     }
 
     fn header4(&self, segment_len: usize) -> Vec<u8> {

@@ -3,6 +3,7 @@
 
 pub mod churn;
 pub mod frame;
+pub mod icmp;
 pub mod packets;
 pub mod report;
 pub mod rig;

@@ -12,7 +12,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
     programs::{Program, Xdp, XdpMode},
 };
-use dataplane_common::{Hook, Link, Live, flow::tick, names};
+use dataplane_common::{Affinity, AffinityKey, Flow, FlowKey, Hook, Link, Live, flow::tick, names};
 use dataplane_ebpf::{
     host::{Family, HostTables},
     tables::Route,
@@ -98,7 +98,8 @@ impl Rig {
         Link { ifindex: self.nic, dst_mac: GATEWAY_MAC, src_mac: NIC_MAC }
     }
 
-    /// Makes the maps say what `tables` say. Entries that only the maps have stay, but for flows.
+    /// Makes the maps say what `tables` say. Entries that only the maps have stay, but for flows and
+    /// affinity.
     pub fn install(&mut self, tables: &HostTables) -> anyhow::Result<()> {
         let config = tables.config.unwrap_or_default();
         self.maps.update(names::CONFIG, &[0u32], &[config])?;
@@ -106,8 +107,21 @@ impl Rig {
         self.maps.update(names::GATE, &words, &bits)?;
         let (indexes, ids): (Vec<u32>, Vec<Live>) = tables.live.iter().unzip();
         self.maps.update(names::LIVE, &indexes, &ids)?;
+        let (keys, values): (Vec<_>, Vec<_>) = tables.affinity.iter().unzip();
+        self.replace::<AffinityKey, Affinity>(names::AFFINITY, keys, values)?;
+        self.install_sources(names::SOURCES4, &tables.v4)?;
+        self.install_sources(names::SOURCES6, &tables.v6)?;
         self.install_family(&tables.v4, &names::MAPS4)?;
         self.install_family(&tables.v6, &names::MAPS6)
+    }
+
+    fn install_sources<const N: usize>(
+        &mut self,
+        map: &'static str,
+        family: &Family<N>,
+    ) -> anyhow::Result<()> {
+        let keys: Vec<_> = family.sources.iter().copied().collect();
+        Ok(self.maps.update(map, &keys, &vec![1u32; keys.len()])?)
     }
 
     fn install_family<const N: usize>(
@@ -121,12 +135,20 @@ impl Rig {
         self.put(frontends, keys, values)?;
         let addresses_now: Vec<[u8; N]> = family.node_addresses.iter().copied().collect();
         self.maps.update(addresses, &addresses_now, &vec![1u32; addresses_now.len()])?;
-        let old: Vec<_> =
-            self.maps.entries::<dataplane_common::FlowKey<N>, dataplane_common::Flow<N>>(flows)?;
-        let old: Vec<_> = old.into_iter().map(|(key, _)| key).collect();
-        self.maps.delete(flows, &old)?;
         let (keys, values): (Vec<_>, Vec<_>) = family.flows.iter().unzip();
-        self.put(flows, keys, values)
+        self.replace::<FlowKey<N>, Flow<N>>(flows, keys, values)
+    }
+
+    /// Makes these the map's only entries.
+    fn replace<K: Plain, V: Plain>(
+        &mut self,
+        map: &'static str,
+        keys: Vec<&K>,
+        values: Vec<&V>,
+    ) -> anyhow::Result<()> {
+        let old: Vec<K> = self.maps.entries::<K, V>(map)?.into_iter().map(|(key, _)| key).collect();
+        self.maps.delete(map, &old)?;
+        self.put(map, keys, values)
     }
 
     fn put<K: Plain, V: Plain>(
@@ -256,7 +278,7 @@ pub fn monotonic_tick() -> anyhow::Result<u32> {
 
 fn data(map: Map) -> anyhow::Result<MapData> {
     Ok(match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => data,
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => data,
         other => bail!("unexpected kind of map: {other:?}"),
     })
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use dataplane_user::{
     daemon::settings::{self, Settings, Source},
+    devices::NodePortAddresses,
     ebpf::attach,
 };
 use serde::Deserialize;
@@ -61,11 +62,20 @@ pub(crate) enum Xdp {
 /// One value or several, as YAML or a command line has them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum OneOrMany {
+pub(crate) enum OneOrMany<T> {
     /// One.
-    One(IpAddr),
+    One(T),
     /// Several.
-    Many(Vec<IpAddr>),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn list(self) -> Vec<T> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
 }
 
 macro_rules! options {
@@ -93,9 +103,11 @@ options! {
     manifests: PathBuf = "HASHPLANE_MANIFESTS";
     /// Name of this node [default: the host name]
     node_name: String = "HASHPLANE_NODE_NAME";
+    /// Zone of this node, until its Node object says another one [default: none]
+    zone: String = "HASHPLANE_ZONE";
     /// Addresses to masquerade with, one per family, separated by commas
     #[arg(value_parser = parse_addresses)]
-    node_ip: OneOrMany = "HASHPLANE_NODE_IP";
+    node_ip: OneOrMany<IpAddr> = "HASHPLANE_NODE_IP";
     /// Name of this instance [default: default]
     instance: String = "HASHPLANE_INSTANCE";
     /// The BPF file system [default: /sys/fs/bpf]
@@ -116,11 +128,15 @@ options! {
     xdp: Xdp = "HASHPLANE_XDP";
     /// Ports of `NodePort` services [default: 30000-32767]
     node_port_range: String = "HASHPLANE_NODE_PORT_RANGE";
+    /// Node addresses that serve node ports and health checks: blocks such as 192.0.2.0/24, separated
+    /// by commas, or `primary` [default: all, and loopback]
+    #[arg(value_parser = parse_words)]
+    nodeport_addresses: OneOrMany<String> = "HASHPLANE_NODEPORT_ADDRESSES";
     /// Where /metrics is served [default: 127.0.0.1:10249]
     metrics_address: SocketAddr = "HASHPLANE_METRICS_ADDRESS";
     /// Where /healthz and /livez are served [default: 0.0.0.0:10256]
     health_address: SocketAddr = "HASHPLANE_HEALTH_ADDRESS";
-    /// Frontends per family [default: 131072]
+    /// Frontends per family, cluster IPs counted once more [default: 262144]
     frontends_max: u32 = "HASHPLANE_FRONTENDS_MAX";
     /// Slots for endpoints per family [default: 1048576]
     endpoints_max: u32 = "HASHPLANE_ENDPOINTS_MAX";
@@ -132,8 +148,13 @@ options! {
     log: String = "HASHPLANE_LOG";
 }
 
-fn parse_addresses(text: &str) -> Result<OneOrMany, std::net::AddrParseError> {
+fn parse_addresses(text: &str) -> Result<OneOrMany<IpAddr>, std::net::AddrParseError> {
     text.split(',').map(|ip| ip.trim().parse()).collect::<Result<_, _>>().map(OneOrMany::Many)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what a value parser has to give back")]
+fn parse_words(text: &str) -> Result<OneOrMany<String>, std::convert::Infallible> {
+    Ok(OneOrMany::Many(text.split(',').map(str::to_owned).collect()))
 }
 
 /// The options of a file; the error names file and key.
@@ -172,14 +193,17 @@ impl Options {
             None => host_name()?,
         };
         let mut settings = Settings::new(node_name, source);
-        let node_ips = match self.node_ip {
-            None => Vec::new(),
-            Some(OneOrMany::One(ip)) => vec![ip],
-            Some(OneOrMany::Many(ips)) => ips,
-        };
+        settings.zone = self.zone;
+        let node_ips = self.node_ip.map(OneOrMany::list).unwrap_or_default();
         let pod_links = self.pod_links.as_deref().unwrap_or(settings::POD_LINKS);
         let nics = self.nics.as_deref().unwrap_or(settings::AUTO);
         settings.selection = settings::selection(pod_links, nics, node_ips);
+        if let Some(words) = self.nodeport_addresses {
+            let words = words.list();
+            let words: Vec<&str> = words.iter().flat_map(|words| words.split(',')).collect();
+            settings.selection.node_ports =
+                NodePortAddresses::parse(&words).context("nodeport-addresses")?;
+        }
         set(&mut settings.instance, self.instance);
         set(&mut settings.bpffs, self.bpffs);
         set(&mut settings.state_dir, self.state_dir);
@@ -267,6 +291,27 @@ mod tests {
     #[test]
     fn an_empty_file_says_nothing() {
         assert_eq!(parse("# nothing\n\n").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn node_port_addresses_are_one_text_or_a_list() {
+        let block = |text: &str| {
+            let (settings, _) = parse(text).unwrap().settings().unwrap();
+            settings.selection.node_ports
+        };
+        let expected = NodePortAddresses::parse(&["192.0.2.0/24", "fd00::/64"]).unwrap();
+        assert_eq!(block("nodeport-addresses: 192.0.2.0/24,fd00::/64\n"), expected);
+        assert_eq!(block("nodeport-addresses: [192.0.2.0/24, \"fd00::/64\"]\n"), expected);
+        assert_eq!(block("nodeport-addresses: primary\n"), NodePortAddresses::Primary);
+        assert_eq!(block("zone: a\n"), NodePortAddresses::All);
+    }
+
+    #[test]
+    fn wrong_node_port_addresses_are_one_clear_sentence() {
+        let wrong = parse("nodeport-addresses: 192.0.2.1\n").unwrap().settings().unwrap_err();
+        let expected = "nodeport-addresses: `192.0.2.1` is no block of addresses such as 192.0.2.0/24 \
+                        or 2001:db8::/64";
+        assert_eq!(format!("{wrong:#}"), expected);
     }
 
     #[test]

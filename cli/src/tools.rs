@@ -14,7 +14,7 @@ use dataplane_user::{
         pin::{BPFFS, INSTANCE, Pins},
     },
     http::client,
-    view::{Names, ServiceName, Status, read, status, table},
+    view::{Names, ServiceName, Status, flows, read, status, table},
 };
 use serde::Serialize;
 
@@ -118,8 +118,8 @@ pub(crate) fn endpoints(arguments: &Arguments) -> anyhow::Result<()> {
 pub(crate) fn flows(arguments: &Arguments) -> anyhow::Result<()> {
     let pins = arguments.instance.pins()?;
     let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let now = read::now_ticks()?;
-    let rows = read::flows(&mut maps, &arguments.instance.names(), now)?;
+    let now = flows::now_ticks()?;
+    let rows = flows::flows(&mut maps, &arguments.instance.names(), now)?;
     print(&rows, arguments.output, || table::flows(&rows, arguments.output == Output::Wide))
 }
 

@@ -23,9 +23,8 @@ impl AffinityKey {
     /// A client that is known by its network namespace, since its socket has no address yet.
     #[inline(always)]
     pub const fn of_namespace(service: u32, cookie: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = cookie.to_be_bytes();
-        let client = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, a, b, c, d, e, f, g, h];
-        Self { client, service, pad: 0 }
+        let client = (u64::MAX as u128) << 64 | cookie as u128;
+        Self { client: client.to_be_bytes(), service, pad: 0 }
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Config {
     pub source_port_min: u16,
     /// How many ports from there a translated source may get; never 0.
     pub source_port_count: u16,
-    /// First port that frontends on every node address may have: NodePorts, and host ports if any.
+    /// First port that frontends on every node address may have: `NodePorts`, and host ports if any.
     pub node_port_min: u16,
     /// Last port that frontends on every node address may have.
     pub node_port_max: u16,

@@ -75,8 +75,8 @@ pub const SOCKETS: [&str; 8] = [
     "getpeername6",
 ];
 
-/// Frontends per family.
-pub const FRONTENDS_MAX: u32 = 65_536 * 2;
+/// Frontends per family, and one entry more for each address that is a cluster IP.
+pub const FRONTENDS_MAX: u32 = 1 << 18;
 /// Slots of the endpoint array per family; blocks that move need room beside the old one.
 pub const ENDPOINTS_MAX: u32 = 1 << 20;
 /// Addresses of a node per family.

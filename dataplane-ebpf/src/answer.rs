@@ -4,7 +4,7 @@
     reason = "lengths of headers, and of a packet of 64 KiB"
 )]
 
-use dataplane_common::{Reason, TCP, Tuple, V4, V6};
+use dataplane_common::{Reason, SCTP, TCP, Tuple, UDP, V4, V6};
 
 use crate::{
     checksum::Sum,
@@ -16,6 +16,7 @@ use crate::{
         icmp,
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
+        sctp,
         tcp::{self, Tcp},
         udp,
     },
@@ -37,11 +38,11 @@ trait Refuse<const N: usize> {
         payload_len: u16,
     ) -> Option<()>;
 
-    /// Bytes behind the IP header, by its length fields.
-    fn payload_len<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<N>) -> Option<usize>;
-
-    /// Turn a UDP packet into "port unreachable".
-    fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<N>) -> Option<()>;
+    /// Turn a packet into "port unreachable" about the first `QUOTE` bytes behind its IP header.
+    fn unreachable<P: Packet + ?Sized, const QUOTE: usize>(
+        packet: &mut P,
+        headers: &Headers<N>,
+    ) -> Option<()>;
 }
 
 /// Answer an IPv4 packet instead of whom it was for.
@@ -67,8 +68,10 @@ fn refuse<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<
 where
     [u8; N]: Refuse<N>,
 {
-    let answered = if headers.protocol != TCP {
-        <[u8; N]>::unreachable(packet, headers)
+    let answered = if headers.protocol == UDP {
+        <[u8; N]>::unreachable::<P, { udp::LEN }>(packet, headers)
+    } else if headers.protocol == SCTP {
+        unreachable_sctp(packet, headers)
     } else if headers.tcp_flags & tcp::RST == 0 {
         reset(packet, headers)
     } else {
@@ -90,14 +93,13 @@ fn reset<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<N
 where
     [u8; N]: Refuse<N>,
 {
-    let payload_len = <[u8; N]>::payload_len(packet, headers)?;
     let segment = Tcp(packet.window(headers.l4)?);
     let (sequence, acknowledgement, flags) = if headers.tcp_flags & tcp::ACK != 0 {
         (segment.acknowledgement(), [0; 4], tcp::RST)
     } else {
         let controls = u32::from(headers.tcp_flags & tcp::SYN != 0)
             + u32::from(headers.tcp_flags & tcp::FIN != 0);
-        let data = payload_len.wrapping_sub(segment.header_len()) as u32;
+        let data = usize::from(headers.l4_len).wrapping_sub(segment.header_len()) as u32;
         let next = u32::from_be_bytes(segment.sequence()).wrapping_add(data).wrapping_add(controls);
         ([0; 4], next.to_be_bytes(), tcp::RST | tcp::ACK)
     };
@@ -113,6 +115,23 @@ where
     let sum = pseudo_header(&back, TCP, tcp::LEN as u16).add(segment).finish();
     [segment[tcp::CHECKSUM], segment[tcp::CHECKSUM + 1]] = sum;
     Some(())
+}
+
+/// As kube-proxy has it answered. The sender believes what quotes its tag, which in an INIT stands
+/// behind the header.
+#[inline(always)]
+fn unreachable_sctp<P: Packet + ?Sized, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+) -> Option<()>
+where
+    [u8; N]: Refuse<N>,
+{
+    if usize::from(headers.l4_len) < sctp::QUOTE_LEN {
+        <[u8; N]>::unreachable::<P, { sctp::LEN }>(packet, headers)
+    } else {
+        <[u8; N]>::unreachable::<P, { sctp::QUOTE_LEN }>(packet, headers)
+    }
 }
 
 #[inline(always)]
@@ -166,15 +185,13 @@ impl Refuse<V4> for [u8; V4] {
     }
 
     #[inline(always)]
-    fn payload_len<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V4>) -> Option<usize> {
-        Some(Ipv4(packet.window(L3)?).total_len().wrapping_sub(headers.l4 - L3))
-    }
-
-    #[inline(always)]
-    fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V4>) -> Option<()> {
-        const QUOTE: usize = ipv4::LEN + udp::LEN;
+    fn unreachable<P: Packet + ?Sized, const QUOTE: usize>(
+        packet: &mut P,
+        headers: &Headers<V4>,
+    ) -> Option<()> {
+        let len = icmp::LEN + ipv4::LEN + QUOTE;
         let mut quoted_ip: [u8; ipv4::LEN] = *packet.window(L3)?;
-        let quoted_udp: [u8; udp::LEN] = *packet.window(headers.l4)?;
+        let quoted: [u8; QUOTE] = *packet.window(headers.l4)?;
         if quoted_ip[0] != ipv4::VERSION_LEN {
             // Options are left out of the quote, which the receiver reads for ends and ports.
             quoted_ip[0] = ipv4::VERSION_LEN;
@@ -182,15 +199,15 @@ impl Refuse<V4> for [u8; V4] {
             let sum = Sum::ZERO.add(&quoted_ip).finish();
             Ipv4(&mut quoted_ip).set_checksum(sum);
         }
-        packet.resize(L3 + ipv4::LEN + icmp::LEN + QUOTE)?;
+        packet.resize(L3 + ipv4::LEN + len)?;
         let back = headers.tuple.reversed();
-        Self::write_header(packet, &back, icmp::V4, (icmp::LEN + QUOTE) as u16)?;
+        Self::write_header(packet, &back, icmp::V4, len as u16)?;
         let [kind, code] = icmp::PORT_UNREACHABLE4;
-        let sum = Sum::ZERO.add32([kind, code, 0, 0]).add(&quoted_ip).add(&quoted_udp).finish();
+        let sum = Sum::ZERO.add32([kind, code, 0, 0]).add(&quoted_ip).add(&quoted).finish();
         let start = L3 + ipv4::LEN;
         *packet.window(start)? = [kind, code, sum[0], sum[1], 0, 0, 0, 0];
         *packet.window(start + icmp::LEN)? = quoted_ip;
-        *packet.window(start + icmp::LEN + ipv4::LEN)? = quoted_udp;
+        *packet.window(start + icmp::LEN + ipv4::LEN)? = quoted;
         Some(())
     }
 }
@@ -213,31 +230,28 @@ impl Refuse<V6> for [u8; V6] {
     }
 
     #[inline(always)]
-    fn payload_len<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V6>) -> Option<usize> {
-        let behind = Ipv6(packet.window(L3)?).payload_len();
-        Some(behind.wrapping_sub(headers.l4 - L3 - ipv6::LEN))
-    }
-
-    #[inline(always)]
-    fn unreachable<P: Packet + ?Sized>(packet: &mut P, headers: &Headers<V6>) -> Option<()> {
-        const QUOTE: usize = ipv6::LEN + udp::LEN;
+    fn unreachable<P: Packet + ?Sized, const QUOTE: usize>(
+        packet: &mut P,
+        headers: &Headers<V6>,
+    ) -> Option<()> {
+        let len = icmp::LEN + ipv6::LEN + QUOTE;
         let mut quoted_ip: [u8; ipv6::LEN] = *packet.window(L3)?;
-        let quoted_udp: [u8; udp::LEN] = *packet.window(headers.l4)?;
+        let quoted: [u8; QUOTE] = *packet.window(headers.l4)?;
         // Extension headers are left out of the quote, which is read for ends and ports.
         quoted_ip[6] = headers.protocol;
-        packet.resize(L3 + ipv6::LEN + icmp::LEN + QUOTE)?;
+        packet.resize(L3 + ipv6::LEN + len)?;
         let back = headers.tuple.reversed();
-        Self::write_header(packet, &back, icmp::V6, (icmp::LEN + QUOTE) as u16)?;
+        Self::write_header(packet, &back, icmp::V6, len as u16)?;
         let [kind, code] = icmp::PORT_UNREACHABLE6;
-        let sum = pseudo_header(&back, icmp::V6, (icmp::LEN + QUOTE) as u16)
+        let sum = pseudo_header(&back, icmp::V6, len as u16)
             .add32([kind, code, 0, 0])
             .add(&quoted_ip)
-            .add(&quoted_udp)
+            .add(&quoted)
             .finish();
         let start = L3 + ipv6::LEN;
         *packet.window(start)? = [kind, code, sum[0], sum[1], 0, 0, 0, 0];
         *packet.window(start + icmp::LEN)? = quoted_ip;
-        *packet.window(start + icmp::LEN + ipv6::LEN)? = quoted_udp;
+        *packet.window(start + icmp::LEN + ipv6::LEN)? = quoted;
         Some(())
     }
 }

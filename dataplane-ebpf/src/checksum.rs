@@ -60,6 +60,12 @@ impl Sum {
         sum
     }
 
+    /// With all that is in `other`.
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Folded into 32 bits, as the kernel's `__wsum`.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "folded twice, so it fits")]

@@ -1,6 +1,6 @@
 //! Connection tracking: find, follow and begin flows.
 
-use dataplane_common::{Flow, FlowKey, TCP, Tuple};
+use dataplane_common::{Flow, FlowKey, Tuple, UDP};
 
 use crate::{
     headers::Headers,
@@ -19,13 +19,15 @@ pub fn continues<const N: usize, T: Tables<N>>(
     entry: T::Entry,
     headers: &Headers<N>,
 ) -> bool {
-    let is_live = || tables.is_live(tables.endpoint_of(entry));
-    if headers.protocol == TCP {
-        // A connection stays with its endpoint until it ends. Only a SYN may begin another.
+    let is_live =
+        || tables.is_live(tables.endpoint_of(entry), Flow::<N>::views(tables.flags(entry)));
+    if headers.protocol == UDP {
+        is_live()
+    } else {
+        // A connection stays with its endpoint until it ends. Only a SYN may begin another, or the
+        // INIT of SCTP.
         let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         !opens || (!Flow::<N>::is_closed(tables.flags(entry)) && is_live())
-    } else {
-        is_live()
     }
 }
 
@@ -45,7 +47,7 @@ pub fn follow<const N: usize, T: Tables<N>>(
     if key.is_reply() && tables.flags(entry) & Flow::<N>::ANSWERED == 0 {
         tables.add_flags(entry, Flow::<N>::ANSWERED);
     }
-    // UDP has no flags: this is TCP.
+    // UDP has no flags: this is TCP or SCTP.
     if headers.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
         end(tables, key, entry, to, headers.tcp_flags);
     }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, collections::BTreeSet, vec::Vec};
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Live, Peer, PeerKey,
-    Tuple, gate,
+    Affinity, AffinityKey, Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey,
+    Link, Live, Peer, PeerKey, SourceKey, Tuple, gate,
 };
 
 use crate::{
@@ -43,6 +43,8 @@ pub struct Family<const N: usize> {
     pub flows: BTreeMap<FlowKey<N>, Flow<N>>,
     /// Entries that `flows` takes.
     pub flows_max: usize,
+    /// Whom service ports with source ranges serve.
+    pub sources: BTreeSet<SourceKey<N>>,
     /// What every route lookup says.
     pub route: Option<Route>,
 }
@@ -52,8 +54,12 @@ pub struct Family<const N: usize> {
 pub struct HostTables {
     /// The node's settings; `None` before there are any.
     pub config: Option<Config>,
-    /// The clock.
+    /// The clock in ticks.
     pub now: u32,
+    /// The clock in ns.
+    pub now_ns: u64,
+    /// Which endpoints clients stay with.
+    pub affinity: BTreeMap<AffinityKey, Affinity>,
     /// Words of the gate that are not zero.
     pub gate: BTreeMap<u32, u64>,
     /// Ids that take new flows, by index.
@@ -91,12 +97,30 @@ impl Node for HostTables {
         self.now
     }
 
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     fn gate(&self, word: u32, mask: u64) -> bool {
         self.gate.get(&word).is_some_and(|bits| bits & mask != 0)
     }
 
-    fn is_live(&self, id: EndpointId) -> bool {
-        self.live.get(&id.index()).is_some_and(|live| live.takes(id, Live::CLUSTER | Live::LOCAL))
+    fn is_live(&self, id: EndpointId, views: u32) -> bool {
+        self.live.get(&id.index()).is_some_and(|live| live.takes(id, views))
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinity.get(key).copied()
+    }
+
+    fn refresh(&mut self, key: &AffinityKey, now_ns: u64) {
+        if let Some(affinity) = self.affinity.get_mut(key) {
+            affinity.last_ns = now_ns;
+        }
+    }
+
+    fn stay(&mut self, key: &AffinityKey, affinity: &Affinity) {
+        self.affinity.insert(*key, *affinity);
     }
 
     fn has_stack(&self) -> bool {
@@ -129,6 +153,13 @@ macro_rules! tables {
 
             fn is_node_address(&self, addr: &[u8; $len]) -> bool {
                 self.$family.node_addresses.contains(addr)
+            }
+
+            fn is_allowed(&self, service: u32, client: &[u8; $len]) -> bool {
+                (0..=8 * $len).any(|len| {
+                    let range = SourceKey::range(service, cut(*client, len), len);
+                    self.$family.sources.contains(&range)
+                })
             }
 
             fn masquerade(&self) -> Option<[u8; $len]> {
@@ -218,17 +249,31 @@ macro_rules! tables {
 tables!(4, v4, masquerade4);
 tables!(16, v6, masquerade6);
 
+/// The address with only its first `len` bits.
+fn cut<const N: usize>(addr: [u8; N], len: u32) -> [u8; N] {
+    let mut left = len;
+    addr.map(|byte| {
+        let kept = left.min(8);
+        left -= kept;
+        byte & !0xff_u8.checked_shr(kept).unwrap_or(0)
+    })
+}
+
 impl Sockets for HostTables {
     fn cookie(&self) -> u64 {
         self.cookie
     }
 
-    fn is_on_host(&self) -> bool {
-        self.config.is_some_and(|config| self.netns_cookie == config.host_netns_cookie)
+    fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
     }
 
-    fn has_pod_links(&self) -> bool {
-        self.config.is_some_and(|config| config.flags & Config::POD_LINKS != 0)
+    fn host_netns_cookie(&self) -> u64 {
+        self.config.map_or(0, |config| config.host_netns_cookie)
+    }
+
+    fn config_flags(&self) -> u32 {
+        self.config.map_or(0, |config| config.flags)
     }
 
     fn random(&self) -> u32 {

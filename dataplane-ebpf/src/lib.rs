@@ -9,14 +9,19 @@ pub mod packet;
 pub mod wire;
 
 pub mod checksum;
+pub mod crc32c;
 pub mod headers;
 
 pub mod tables;
 
+pub mod address;
+
 pub mod conntrack;
+pub mod find;
 pub mod select;
 
 pub mod answer;
+pub mod errors;
 pub mod rewrite;
 
 pub mod pipeline;
@@ -25,6 +30,7 @@ pub mod sockets;
 pub use headers::Headers;
 pub use packet::Packet;
 pub use pipeline::{Hop, Verdict, egress, ingress};
+pub use select::Scope;
 pub use tables::{Insert, Node, Route, Tables};
 
 #[cfg(any(test, feature = "host"))]
@@ -32,3 +38,6 @@ extern crate std;
 
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+
+#[cfg(test)]
+mod samples;

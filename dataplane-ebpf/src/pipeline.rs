@@ -1,14 +1,17 @@
 //! One packet in, one verdict out.
 
-use dataplane_common::{Endpoint, Flow, FlowKey, Frontend, FrontendKey, Link, Reason, Tuple, gate};
+use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, gate};
 
 use crate::{
+    address::Ip,
     answer,
     conntrack::{self, Obstacle},
+    errors::{self, Direction},
+    find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
     packet::Packet,
     rewrite::{self, Address},
-    select,
+    select::{self, Chosen, Client, Denied, Scope, View},
     tables::{Node, Origin, Ports, Route, Tables},
 };
 
@@ -61,13 +64,19 @@ pub enum Step {
     Done(Verdict),
     /// No flow knows it, but it may be for a service; the reason is that of a flow that begins.
     First(Reason),
-    /// It is for a frontend without endpoints.
+    /// It is for a frontend without endpoints, or for a service's address at a port that none has.
     Refuse,
+}
+
+impl Step {
+    /// Neither TCP nor UDP: perhaps an ICMP error about one of our packets, which TC looks at in a
+    /// step of its own. XDP leaves it to TC.
+    pub const NOT_TRANSPORT: Self = Self::Done(Verdict::Pass(Reason::NotTransport));
 }
 
 /// A packet that arrives from a pod or from outside: all steps.
 #[inline(always)]
-pub fn ingress<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+pub fn ingress<P, T>(packet: &mut P, tables: &mut T, scope: Scope) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<4> + Tables<16>,
@@ -80,10 +89,16 @@ where
         Family::V4 => known4(packet, tables),
         Family::V6 => known6(packet, tables),
     };
+    if step == Step::NOT_TRANSPORT && <T as Node>::has_stack(tables) {
+        return match family {
+            Family::V4 => errors::translate4(packet, tables, Direction::Arrives),
+            Family::V6 => errors::translate6(packet, tables, Direction::Arrives),
+        };
+    }
     if let Step::First(reason) = step {
         step = match family {
-            Family::V4 => first4(packet, tables, reason),
-            Family::V6 => first6(packet, tables, reason),
+            Family::V4 => first4(packet, tables, scope, reason),
+            Family::V6 => first6(packet, tables, scope, reason),
         };
     }
     if step == Step::Refuse && !<T as Node>::has_stack(tables) {
@@ -117,33 +132,51 @@ pub fn known6<P: Packet + ?Sized, T: Tables<16>>(packet: &mut P, tables: &mut T)
 
 /// Second step of an IPv4 packet: frontend, endpoint, and a new flow.
 #[inline(always)]
-pub fn first4<P, T>(packet: &mut P, tables: &mut T, reason: Reason) -> Step
+pub fn first4<P, T>(packet: &mut P, tables: &mut T, scope: Scope, reason: Reason) -> Step
 where
     P: Packet + ?Sized,
     T: Tables<4>,
 {
     match headers::parse4(packet) {
-        Ok(headers) => first(packet, &headers, tables, reason),
+        Ok(headers) => first(packet, &headers, tables, scope, reason),
         Err(reason) => Step::Done(Verdict::Pass(reason)),
     }
 }
 
 /// Second step of an IPv6 packet: frontend, endpoint, and a new flow.
 #[inline(always)]
-pub fn first6<P, T>(packet: &mut P, tables: &mut T, reason: Reason) -> Step
+pub fn first6<P, T>(packet: &mut P, tables: &mut T, scope: Scope, reason: Reason) -> Step
 where
     P: Packet + ?Sized,
     T: Tables<16>,
 {
     match headers::parse6(packet) {
-        Ok(headers) => first(packet, &headers, tables, reason),
+        Ok(headers) => first(packet, &headers, tables, scope, reason),
         Err(reason) => Step::Done(Verdict::Pass(reason)),
     }
 }
 
-/// A packet that leaves to a pod or to outside.
+/// A packet that leaves to a pod or to outside: all steps.
 #[inline(always)]
 pub fn egress<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Tables<4> + Tables<16>,
+{
+    let verdict = answer_back(packet, tables);
+    if Step::Done(verdict) != Step::NOT_TRANSPORT {
+        return verdict;
+    }
+    match headers::family(packet) {
+        Ok(Family::V4) => errors::translate4(packet, tables, Direction::Leaves),
+        Ok(Family::V6) => errors::translate6(packet, tables, Direction::Leaves),
+        Err(reason) => Verdict::Pass(reason),
+    }
+}
+
+/// First step of a packet that leaves: the flows.
+#[inline(always)]
+pub fn answer_back<P, T>(packet: &mut P, tables: &mut T) -> Verdict
 where
     P: Packet + ?Sized,
     T: Tables<4> + Tables<16>,
@@ -212,61 +245,87 @@ where
 }
 
 #[inline(always)]
-fn find_frontend<T, const N: usize>(
-    headers: &Headers<N>,
-    ports: &Ports,
-    tables: &T,
-) -> Option<Frontend>
-where
-    T: Tables<N>,
-{
-    let (dst, port) = (headers.tuple.dst, headers.dst_port());
-    let (word, mask) = gate::bit(&dst);
-    if tables.gate(word, mask)
-        && let Some(frontend) = tables.frontend(&FrontendKey::new(dst, port, headers.protocol))
-    {
-        return Some(frontend);
-    }
-    if ports.is_node(port) && tables.is_node_address(&dst) {
-        return tables.frontend(&FrontendKey::any_node_address(port, headers.protocol));
-    }
-    None
-}
-
-#[inline(always)]
 fn first<P, T, const N: usize>(
     packet: &mut P,
     headers: &Headers<N>,
     tables: &mut T,
+    scope: Scope,
     reason: Reason,
 ) -> Step
 where
     P: Packet + ?Sized,
     T: Tables<N>,
-    [u8; N]: Address,
+    [u8; N]: Address + Ip,
 {
     let Some(ports) = tables.ports() else {
         return Step::Done(Verdict::Pass(Reason::NotConfigured));
     };
-    let Some(frontend) = find_frontend(headers, &ports, tables) else {
-        return Step::Done(Verdict::Pass(Reason::NotAService));
+    let tuple = &headers.tuple;
+    let to = Destination {
+        addr: tuple.dst,
+        port: headers.dst_port(),
+        protocol: headers.protocol,
+        loopback: Loopback::Foreign,
     };
-    let Some(slot) = select::slot(&frontend.inside, select::hash(&headers.tuple, headers.protocol))
-    else {
-        return Step::Refuse;
+    let frontend = match find::frontend(tables, &ports, &to) {
+        Ok(frontend) => frontend,
+        Err(Miss::NotAService) => return Step::Done(Verdict::Pass(Reason::NotAService)),
+        Err(Miss::Unmapped) => return Step::Refuse,
     };
-    Step::Done(begin(packet, headers, tables, &ports, &frontend, slot, reason))
+    let view = View::of(&frontend, scope);
+    let client = Client {
+        addr: Some(tuple.src),
+        identity: tuple.src.widened(),
+        number: select::hash(tuple, headers.protocol),
+    };
+    let first = match select::choose(tables, &frontend, &view, &client) {
+        Ok(chosen) => First {
+            chosen: forget(packet, &chosen),
+            masquerades: view.masquerades(),
+            service: frontend.service,
+        },
+        Err(Denied::Refuse) => return Step::Refuse,
+        Err(Denied::Drop(reason)) => return Step::Done(Verdict::Drop(reason)),
+    };
+    Step::Done(begin(packet, headers, tables, &ports, &first, reason))
 }
 
-/// A new flow to the endpoint in `slot`.
+/// The choice, whichever way it was made: the verifier walks what follows once.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
+fn forget<P, const N: usize>(packet: &mut P, chosen: &Chosen<N>) -> Chosen<N>
+where
+    P: Packet + ?Sized,
+    [u8; N]: Ip,
+{
+    let packed = u64::from(chosen.endpoint_flags) << 16 | u64::from(chosen.port);
+    let packed = packet.forget(u64::from(chosen.flags) << 32 | packed);
+    let id = packet.forget(u64::from(chosen.id.to_bits())) as u32;
+    Chosen {
+        port: packed as u16,
+        endpoint_flags: (packed >> 16) as u16,
+        id: EndpointId::from_bits(id),
+        addr: chosen.addr.forgotten(packet),
+        flags: (packed >> 32) as u32,
+    }
+}
+
+/// What is known of a flow before it begins.
+struct First<const N: usize> {
+    chosen: Chosen<N>,
+    /// Whether its frontend masquerades.
+    masquerades: bool,
+    service: u32,
+}
+
+/// A new flow to the endpoint that was chosen.
 #[inline(always)]
 fn begin<P, T, const N: usize>(
     packet: &mut P,
     headers: &Headers<N>,
     tables: &mut T,
     ports: &Ports,
-    frontend: &Frontend,
-    slot: u32,
+    first: &First<N>,
     reason: Reason,
 ) -> Verdict
 where
@@ -274,15 +333,11 @@ where
     T: Tables<N>,
     [u8; N]: Address,
 {
-    let tuple = &headers.tuple;
-    let Some(endpoint) = tables.endpoint(slot) else {
-        return Verdict::Drop(Reason::NoSuchEndpoint);
-    };
-    let is_host = endpoint.flags() & Endpoint::<N>::HOST != 0;
+    let (tuple, chosen) = (&headers.tuple, &first.chosen);
+    let is_host = chosen.endpoint_flags & Endpoint::<N>::HOST != 0;
     // A pod that reaches itself must see somebody else, or its answer would never leave it.
-    let is_hairpin = endpoint.addr() == tuple.src;
-    let masquerades = frontend.flags & Frontend::MASQUERADE_INSIDE != 0 || is_hairpin;
-    let forwards = masquerades && !is_host;
+    let is_hairpin = chosen.addr == tuple.src;
+    let forwards = (first.masquerades || is_hairpin) && !is_host;
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
     }
@@ -291,7 +346,7 @@ where
         (true, Some(addr)) => addr,
         (true, None) => return Verdict::Drop(Reason::NoSourceAddress),
     };
-    let mut to = conntrack::translated(tuple, src, endpoint.addr(), endpoint.port());
+    let mut to = conntrack::translated(tuple, src, chosen.addr, chosen.port);
     let mut way = Way::STACK;
     if forwards {
         way = match leave(tables, headers, &to) {
@@ -301,9 +356,9 @@ where
     }
     way.forget(packet);
     let origin = Origin {
-        endpoint: endpoint.id(),
-        service: frontend.service,
-        flags: way.kind & Flow::<N>::FORWARD,
+        endpoint: chosen.id,
+        service: first.service,
+        flags: chosen.flags | (way.kind & Flow::<N>::FORWARD),
         seen: tables.now(),
     };
     match conntrack::begin(tables, ports, headers, &mut to, &origin) {
@@ -314,7 +369,7 @@ where
 }
 
 /// How a rewritten packet goes on: as plain numbers, which the verifier can be made to forget.
-struct Way {
+pub(crate) struct Way {
     /// [`Flow::FORWARD`] for a packet that is sent on, and [`Way::NEIGHBOUR`] beside it if its next
     /// hop's MAC is not known.
     kind: u32,
@@ -323,11 +378,11 @@ struct Way {
 
 impl Way {
     const NEIGHBOUR: u32 = Flow::<4>::FORWARD << 1;
-    const STACK: Self =
+    pub(crate) const STACK: Self =
         Self { kind: 0, link: Link { ifindex: 0, dst_mac: [0; 6], src_mac: [0; 6] } };
 
     #[inline(always)]
-    fn by(route: Route) -> Self {
+    pub(crate) fn by(route: Route) -> Self {
         match route {
             Route::Link(link) => Self { kind: Flow::<4>::FORWARD, link },
             Route::Neighbour(ifindex) => Self {
@@ -338,9 +393,15 @@ impl Way {
         }
     }
 
+    /// Whether the packet is sent on, and not handed to the stack.
+    #[inline(always)]
+    pub(crate) const fn forwards(&self) -> bool {
+        self.kind & Flow::<4>::FORWARD != 0
+    }
+
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
-    fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
+    pub(crate) fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
         let packed = packet.forget(u64::from(self.kind) << 32 | u64::from(self.link.ifindex));
         self.kind = (packed >> 32) as u32;
         self.link.ifindex = packed as u32;
@@ -381,7 +442,7 @@ where
 
 /// The flow's next hop: looked up once per tick, and kept with the flow in between.
 #[inline(always)]
-fn follow_link<T, const N: usize>(
+pub(crate) fn follow_link<T, const N: usize>(
     tables: &mut T,
     headers: &Headers<N>,
     entry: T::Entry,
@@ -443,11 +504,16 @@ where
     P: Packet + ?Sized,
     [u8; N]: Address,
 {
-    let forwards = way.kind & Flow::<N>::FORWARD != 0;
-    if rewrite::rewrite(packet, headers, to, forwards).is_none() {
+    if rewrite::rewrite(packet, headers, to, way.forwards()).is_none() {
         return Verdict::Pass(Reason::Short);
     }
-    if !forwards {
+    go(packet, way, reason)
+}
+
+/// How a packet that was rewritten goes on.
+#[inline(always)]
+pub(crate) fn go<P: Packet + ?Sized>(packet: &mut P, way: &Way, reason: Reason) -> Verdict {
+    if !way.forwards() {
         return Verdict::Deliver(reason);
     }
     let ifindex = way.link.ifindex;

@@ -1,15 +1,17 @@
 //! Give a packet other addresses and ports, and keep its checksums right.
 
-use dataplane_common::{Link, TCP, Tuple, V4, V6};
+use dataplane_common::{Link, SCTP, TCP, Tuple, V4, V6};
 
 use crate::{
     checksum::{self, Change, Sum},
+    crc32c,
     headers::{Headers, L3},
     packet::Packet,
     wire::{
         ethernet::Ethernet,
         ipv4::Ipv4,
         ipv6::Ipv6,
+        sctp::Sctp,
         tcp,
         udp::{self, Ports},
     },
@@ -17,9 +19,10 @@ use crate::{
 
 /// What the two families do differently in a rewrite.
 pub trait Address: Copy + Eq {
-    /// Write the IP header's addresses and, when `hops` is given, the remaining hops.
+    /// Write addresses into the IP header at `at` and, when `hops` is given, the remaining hops.
     fn rewrite_header<P: Packet + ?Sized>(
         packet: &mut P,
+        at: usize,
         addresses: Sum,
         src: &Self,
         dst: &Self,
@@ -36,12 +39,13 @@ impl Address for [u8; V4] {
     #[inline(always)]
     fn rewrite_header<P: Packet + ?Sized>(
         packet: &mut P,
+        at: usize,
         addresses: Sum,
         src: &Self,
         dst: &Self,
         hops: Option<u8>,
     ) -> Option<()> {
-        let mut ip = Ipv4(packet.window(L3)?);
+        let mut ip = Ipv4(packet.window(at)?);
         ip.set_checksum(checksum::header(ip.checksum(), addresses, hops.is_some()));
         if let Some(hops) = hops {
             ip.set_ttl(hops);
@@ -57,12 +61,13 @@ impl Address for [u8; V6] {
     #[inline(always)]
     fn rewrite_header<P: Packet + ?Sized>(
         packet: &mut P,
+        at: usize,
         _: Sum,
         src: &Self,
         dst: &Self,
         hops: Option<u8>,
     ) -> Option<()> {
-        let mut ip = Ipv6(packet.window(L3)?);
+        let mut ip = Ipv6(packet.window(at)?);
         if let Some(hops) = hops {
             ip.set_hop_limit(hops);
         }
@@ -87,6 +92,27 @@ where
 {
     let from = &headers.tuple;
     let addresses = Sum::ZERO.replace(&from.src, &to.src).replace(&from.dst, &to.dst);
+    if headers.protocol == SCTP {
+        rewrite_sctp(packet, headers, to)?;
+    } else {
+        rewrite_ports(packet, headers, to, addresses)?;
+    }
+    let hops = forward.then_some(headers.hops.wrapping_sub(1));
+    <[u8; N]>::rewrite_header(packet, L3, addresses, &to.src, &to.dst, hops)
+}
+
+/// Ports and checksum of TCP and UDP.
+#[inline(always)]
+fn rewrite_ports<P: Packet + ?Sized, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+    addresses: Sum,
+) -> Option<()>
+where
+    [u8; N]: Address,
+{
+    let from = &headers.tuple;
     let ports = (from.src_port != to.src_port || from.dst_port != to.dst_port).then(|| {
         Sum::ZERO.replace16(from.src_port, to.src_port).replace16(from.dst_port, to.dst_port)
     });
@@ -97,8 +123,38 @@ where
     if ports.is_some() {
         Ports(packet.window(headers.l4)?).set(to.src_port, to.dst_port);
     }
-    let hops = forward.then_some(headers.hops.wrapping_sub(1));
-    <[u8; N]>::rewrite_header(packet, addresses, &to.src, &to.dst, hops)
+    Some(())
+}
+
+/// Ports and CRC of SCTP. The CRC does not cover the addresses (RFC 9260, section 6.8).
+///
+/// A CRC of zero stays: the stack leaves it to the device, which computes it later, or the sender
+/// asks for none (RFC 9653). A CRC that is zero by chance, once in 2³² packets, cannot be told from
+/// these; such a packet is lost where its ports change.
+#[inline(always)]
+fn rewrite_sctp<P: Packet + ?Sized, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<N>,
+    to: &Tuple<N>,
+) -> Option<()> {
+    let mut header = Sctp(packet.window(headers.l4)?);
+    let change = word(&headers.tuple) ^ word(to);
+    let stored = header.checksum();
+    if change == 0 {
+        return Some(());
+    }
+    header.set_ports(to.src_port, to.dst_port);
+    if stored != 0 {
+        header.set_checksum(stored ^ crc32c::shift(change, headers.l4_len.into()));
+    }
+    Some(())
+}
+
+/// Both ports as the number that a CRC takes them for.
+#[inline(always)]
+const fn word<const N: usize>(tuple: &Tuple<N>) -> u32 {
+    let ([s0, s1], [d0, d1]) = (tuple.src_port, tuple.dst_port);
+    u32::from_le_bytes([s0, s1, d0, d1])
 }
 
 /// Address the frame to the next hop.
@@ -107,3 +163,6 @@ pub fn send_by<P: Packet + ?Sized>(packet: &mut P, link: &Link) -> Option<()> {
     Ethernet(packet.window(0)?).set_macs(link.dst_mac, link.src_mac);
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,189 @@
 //! Which endpoint of a frontend a flow gets.
 
-use dataplane_common::{Slots, Tuple, gate};
+use dataplane_common::{
+    Affinity, AffinityKey, Endpoint, EndpointId, Flow, Frontend, Live, Reason, Slots, Tuple, gate,
+};
+
+use crate::{address::Ip, tables::Tables};
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// Where a client is, seen from this node.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A pod of this node, or one of its own processes.
+    Inside = 0,
+    /// Anywhere else; pods of other nodes too.
+    Outside = 1,
+}
+
+/// What a frontend means to the clients of one scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Their endpoints.
+    pub slots: Slots,
+    /// The frontend's flags, with those of the scope in the places of `*_INSIDE`.
+    flags: u32,
+}
+
+impl View {
+    /// What `frontend` means to clients of this scope.
+    #[inline(always)]
+    pub const fn of(frontend: &Frontend, scope: Scope) -> Self {
+        let slots = match scope {
+            Scope::Inside => frontend.inside,
+            Scope::Outside => frontend.outside,
+        };
+        // Each bit for outside stands next to that for inside.
+        Self { slots, flags: frontend.flags >> scope as u32 }
+    }
+
+    /// Whether the source of their packets becomes the node's address.
+    #[inline(always)]
+    pub const fn masquerades(&self) -> bool {
+        self.flags & Frontend::MASQUERADE_INSIDE != 0
+    }
+
+    /// Whether packets are dropped where there is no slot, not refused.
+    #[inline(always)]
+    pub const fn drops(&self) -> bool {
+        self.flags & Frontend::DROP_INSIDE != 0
+    }
+
+    /// Where endpoints must take new flows: one bit of [`Live`].
+    ///
+    /// Without a branch, since the verifier would walk all that follows twice.
+    #[inline(always)]
+    pub const fn live(&self) -> u32 {
+        Live::CLUSTER + ((self.flags / Frontend::LOCAL_INSIDE) & 1)
+    }
+}
+
+/// Who wants an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<const N: usize> {
+    /// Its address, if that is known; without, no source range has it.
+    pub addr: Option<[u8; N]>,
+    /// What it is known by to session affinity, as in [`AffinityKey`].
+    pub identity: [u8; 16],
+    /// A number that selects among equal endpoints.
+    pub number: u32,
+}
+
+/// The endpoint of a new flow.
+///
+/// Laid out for the kernel, which takes 8 bytes of its stack at a time only where they are aligned:
+/// the compiler copies an endpoint's last 8 bytes as one.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen<const N: usize> {
+    /// The endpoint's port, in the machine's order.
+    pub port: u16,
+    /// The endpoint's flags.
+    pub endpoint_flags: u16,
+    /// The endpoint's identity.
+    pub id: EndpointId,
+    /// The endpoint's address.
+    pub addr: [u8; N],
+    /// Flags of [`Flow`]: the view, and whether session affinity chose.
+    pub flags: u32,
+}
+
+impl<const N: usize> Chosen<N> {
+    #[inline(always)]
+    const fn new(endpoint: &Endpoint<N>, flags: u32) -> Self {
+        Self {
+            port: endpoint.port(),
+            endpoint_flags: endpoint.flags(),
+            id: endpoint.id(),
+            addr: endpoint.addr(),
+            flags,
+        }
+    }
+}
+
+/// Why a client gets no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// There is none, and the client is told so.
+    Refuse,
+    /// The client is told nothing.
+    Drop(Reason),
+}
+
+/// The endpoint of a new flow: source ranges, then the view, then session affinity, then the number.
+#[inline(always)]
+pub fn choose<T, const N: usize>(
+    tables: &mut T,
+    frontend: &Frontend,
+    view: &View,
+    client: &Client<N>,
+) -> Result<Chosen<N>, Denied>
+where
+    T: Tables<N>,
+    [u8; N]: Ip,
+{
+    if frontend.flags & Frontend::SOURCE_RANGES != 0
+        && !client.addr.is_some_and(|addr| tables.is_allowed(frontend.service, &addr))
+    {
+        return Err(Denied::Drop(Reason::SourceNotAllowed));
+    }
+    let Some(slot) = slot(&view.slots, client.number) else {
+        return Err(if view.drops() {
+            Denied::Drop(Reason::NoLocalEndpoint)
+        } else {
+            Denied::Refuse
+        });
+    };
+    if frontend.flags & Frontend::AFFINITY != 0 {
+        return stay(tables, frontend, view, client, slot);
+    }
+    let endpoint = tables.endpoint(slot).ok_or(Denied::Drop(Reason::NoSuchEndpoint))?;
+    Ok(Chosen::new(&endpoint, view.live() << Flow::<N>::VIEWS_SHIFT))
+}
+
+/// The endpoint that the client had last time while that serves it, else that in `slot` from now on.
+#[inline(always)]
+fn stay<T, const N: usize>(
+    tables: &mut T,
+    frontend: &Frontend,
+    view: &View,
+    client: &Client<N>,
+    slot: u32,
+) -> Result<Chosen<N>, Denied>
+where
+    T: Tables<N>,
+    [u8; N]: Ip,
+{
+    let flags = view.live() << Flow::<N>::VIEWS_SHIFT;
+    let key = AffinityKey { client: client.identity, service: frontend.service, pad: 0 };
+    let now_ns = tables.now_ns();
+    if let Some(last) = tables.affinity(&key)
+        && now_ns.saturating_sub(last.last_ns) <= u64::from(frontend.affinity_s) * NS_PER_S
+        && tables.is_live(EndpointId::from_bits(last.endpoint), view.live())
+        && let Some(addr) = Ip::narrowed(&last.addr)
+    {
+        tables.refresh(&key, now_ns);
+        return Ok(Chosen {
+            port: u16::from_be_bytes(last.port),
+            endpoint_flags: last.flags,
+            id: EndpointId::from_bits(last.endpoint),
+            addr,
+            flags: flags | Flow::<N>::AFFINE,
+        });
+    }
+    let endpoint = tables.endpoint(slot).ok_or(Denied::Drop(Reason::NoSuchEndpoint))?;
+    let next = Affinity {
+        last_ns: now_ns,
+        addr: endpoint.addr().widened(),
+        port: endpoint.port().to_be_bytes(),
+        flags: endpoint.flags(),
+        endpoint: endpoint.id().to_bits(),
+    };
+    tables.stay(&key, &next);
+    Ok(Chosen::new(&endpoint, flags))
+}
 
 /// Hash of both ends: the same flow always gets the same number, on every node.
 #[inline(always)]

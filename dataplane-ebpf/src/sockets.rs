@@ -1,15 +1,21 @@
 //! What the socket hooks do: send a socket to an endpoint, and let it believe it talks to the frontend.
 
 use dataplane_common::{
-    Endpoint, EndpointId, FrontendKey, Peer, PeerKey, Reason, TCP, UDP, gate, mapped, unmapped,
+    AffinityKey, Config, EndpointId, Flow, Frontend, Peer, PeerKey, Reason, TCP, UDP, gate,
+    unmapped,
 };
 
 use crate::{
-    select,
+    address::Ip,
+    find::{self, Destination, Loopback, Miss},
+    select::{self, Client, Denied, Scope, View},
     tables::{Ports, Tables},
 };
 
 /// One end of a socket. IPv4 addresses are `::ffff:a.b.c.d`, as in `PeerKey`.
+///
+/// Aligned for the kernel, which takes 8 bytes of its stack at a time only where they are aligned.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     /// The address.
@@ -25,7 +31,7 @@ pub enum Decision {
     Keep(Reason),
     /// Put this one in its place.
     Replace(Name, Reason),
-    /// The call fails with `ECONNREFUSED`.
+    /// The call fails, with an error that the reason decides.
     Refuse(Reason),
 }
 
@@ -44,11 +50,14 @@ pub trait Sockets: Tables<4> + Tables<16> {
     /// A number that never repeats for another socket.
     fn cookie(&self) -> u64;
 
-    /// Whether the socket is in the node's own network namespace.
-    fn is_on_host(&self) -> bool;
+    /// The cookie of the socket's network namespace.
+    fn netns_cookie(&self) -> u64;
 
-    /// Whether TC translates the datagrams of pods (see `Config::POD_LINKS`).
-    fn has_pod_links(&self) -> bool;
+    /// The cookie of the node's own network namespace.
+    fn host_netns_cookie(&self) -> u64;
+
+    /// Bits named `Config::*`.
+    fn config_flags(&self) -> u32;
 
     /// Any number.
     fn random(&self) -> u32;
@@ -69,19 +78,16 @@ pub fn connect<S: Sockets>(sockets: &mut S, name: &Name, protocol: u8) -> Decisi
     if protocol != TCP && protocol != UDP {
         return Decision::Keep(Reason::NotTransport);
     }
-    let on_host = sockets.is_on_host();
-    if protocol == UDP && !on_host && sockets.has_pod_links() {
+    let place = Place::of(sockets);
+    if protocol == UDP && place.is_pod_with_link {
         return Decision::Keep(Reason::LeftToPodLink);
     }
-    match choose(sockets, &ports, name, protocol, on_host) {
-        Choice::NotOurs => Decision::Keep(Reason::NotAService),
-        Choice::NoEndpoint => Decision::Refuse(Reason::Refused),
-        Choice::Endpoint(endpoint, id) => {
-            let reply = peer_key(sockets.cookie(), &endpoint, protocol, true);
-            sockets.remember(&reply, &peer(name, id));
-            Decision::Replace(endpoint, Reason::New)
-        }
+    let choice = choose(sockets, &ports, name, protocol, &place);
+    if choice.kind == Kind::Replace {
+        let reply = peer_key(sockets.cookie(), &choice.endpoint, protocol, true);
+        sockets.remember(&reply, &choice.identity.peer(name));
     }
+    choice.decision(Reason::New)
 }
 
 /// `sendmsg` on an unconnected UDP socket: each datagram goes to the frontend's endpoint of the last
@@ -94,34 +100,38 @@ pub fn sendmsg<S: Sockets>(sockets: &mut S, name: &Name) -> Decision {
     if !may_be_frontend(sockets, &ports, name) {
         return Decision::Keep(Reason::NotAService);
     }
-    let on_host = sockets.is_on_host();
     let key = peer_key(sockets.cookie(), name, UDP, false);
     let mut reason = Reason::New;
     if let Some(last) = sockets.peer(&key) {
-        if sockets.is_live(EndpointId::from_bits(last.endpoint)) {
+        if sockets.is_live(EndpointId::from_bits(last.endpoint), u32::from(last.views)) {
             let endpoint = Name { addr: last.addr, port: last.port };
-            unmask_as(sockets, key.cookie, &endpoint, name, last.endpoint);
+            let identity = Identity { endpoint: last.endpoint, views: last.views };
+            unmask_as(sockets, key.cookie, &endpoint, name, &identity);
             return Decision::Replace(endpoint, Reason::Established);
         }
         reason = Reason::Reselected;
     }
-    match choose(sockets, &ports, name, UDP, on_host) {
-        Choice::NotOurs => Decision::Keep(Reason::NotAService),
-        Choice::NoEndpoint => Decision::Refuse(Reason::Refused),
-        Choice::Endpoint(endpoint, id) => {
-            sockets.remember(&key, &peer(&endpoint, id));
-            unmask_as(sockets, key.cookie, &endpoint, name, id);
-            Decision::Replace(endpoint, reason)
-        }
+    let place = Place::of(sockets);
+    let choice = choose(sockets, &ports, name, UDP, &place);
+    if choice.kind == Kind::Replace {
+        sockets.remember(&key, &choice.identity.peer(&choice.endpoint));
+        unmask_as(sockets, key.cookie, &choice.endpoint, name, &choice.identity);
     }
+    choice.decision(reason)
 }
 
 /// Show the socket this endpoint as `frontend`. Two frontends may lead to one endpoint: the one that
 /// was asked last is the one that answers.
 #[inline(always)]
-fn unmask_as<S: Sockets>(sockets: &mut S, cookie: u64, endpoint: &Name, frontend: &Name, id: u32) {
+fn unmask_as<S: Sockets>(
+    sockets: &mut S,
+    cookie: u64,
+    endpoint: &Name,
+    frontend: &Name,
+    identity: &Identity,
+) {
     let key = peer_key(cookie, endpoint, UDP, true);
-    let shown = peer(frontend, id);
+    let shown = identity.peer(frontend);
     if sockets.peer(&key) != Some(shown) {
         sockets.remember(&key, &shown);
     }
@@ -138,72 +148,135 @@ pub fn unmask<S: Sockets>(sockets: &S, name: &Name, protocol: u8) -> Decision {
     }
 }
 
-enum Choice {
-    NotOurs,
-    NoEndpoint,
-    Endpoint(Name, u32),
+/// What a choice came to.
+///
+/// All of it is always set: of an enum with values the compiler would leave some out, and then copy
+/// them, which the verifier forbids.
+struct Choice {
+    kind: Kind,
+    reason: Reason,
+    endpoint: Name,
+    identity: Identity,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Keep,
+    Refuse,
+    Replace,
+}
+
+impl Choice {
+    #[inline(always)]
+    const fn none(kind: Kind, reason: Reason) -> Self {
+        let endpoint = Name { addr: [0; 16], port: [0; 2] };
+        Self { kind, reason, endpoint, identity: Identity { endpoint: 0, views: 0 } }
+    }
+
+    /// What the hook does; `begun` is the reason if there is an endpoint.
+    #[inline(always)]
+    const fn decision(&self, begun: Reason) -> Decision {
+        match self.kind {
+            Kind::Keep => Decision::Keep(self.reason),
+            Kind::Refuse => Decision::Refuse(self.reason),
+            Kind::Replace => Decision::Replace(self.endpoint, begun),
+        }
+    }
+}
+
+/// Which endpoint was chosen, and in which views.
+struct Identity {
+    endpoint: u32,
+    views: u16,
+}
+
+impl Identity {
+    #[inline(always)]
+    const fn peer(&self, name: &Name) -> Peer {
+        Peer { addr: name.addr, port: name.port, views: self.views, endpoint: self.endpoint }
+    }
+}
+
+/// Where a socket is.
+struct Place {
+    netns_cookie: u64,
+    /// In the node's own network namespace.
+    is_host: bool,
+    /// In that of a pod whose packets TC serves.
+    is_pod_with_link: bool,
+    /// Whose its loopback addresses are.
+    loopback: Loopback,
+}
+
+impl Place {
+    #[inline(always)]
+    fn of<S: Sockets>(sockets: &S) -> Self {
+        let (netns_cookie, flags) = (sockets.netns_cookie(), sockets.config_flags());
+        let is_host = netns_cookie == sockets.host_netns_cookie();
+        let loopback = match (is_host, flags & Config::LOOPBACK != 0) {
+            (true, true) => Loopback::NodePorts,
+            (true, false) => Loopback::Node,
+            (false, _) => Loopback::Foreign,
+        };
+        let is_pod_with_link = !is_host && flags & Config::POD_LINKS != 0;
+        Self { netns_cookie, is_host, is_pod_with_link, loopback }
+    }
 }
 
 #[inline(always)]
 fn choose<S: Sockets>(
-    sockets: &S,
+    sockets: &mut S,
     ports: &Ports,
     name: &Name,
     protocol: u8,
-    on_host: bool,
+    place: &Place,
 ) -> Choice {
-    let call = Call { ports, port: name.port, protocol, on_host, random: sockets.random() };
     match unmapped(name.addr) {
-        Some(addr) => choose_in::<S, 4>(sockets, addr, &call),
-        None => choose_in::<S, 16>(sockets, name.addr, &call),
+        Some(addr) => choose_in::<S, 4>(sockets, ports, place, addr, (name.port, protocol)),
+        None => choose_in::<S, 16>(sockets, ports, place, name.addr, (name.port, protocol)),
     }
-}
-
-/// What a choice depends on, beside the address.
-struct Call<'a> {
-    ports: &'a Ports,
-    port: [u8; 2],
-    protocol: u8,
-    on_host: bool,
-    random: u32,
 }
 
 #[inline(always)]
-fn choose_in<S, const N: usize>(sockets: &S, addr: [u8; N], call: &Call<'_>) -> Choice
+fn choose_in<S, const N: usize>(
+    sockets: &mut S,
+    ports: &Ports,
+    place: &Place,
+    addr: [u8; N],
+    (port, protocol): ([u8; 2], u8),
+) -> Choice
 where
-    S: Tables<N>,
-    [u8; N]: Loopback,
+    S: Sockets + Tables<N>,
+    [u8; N]: Ip,
 {
-    let port = u16::from_be_bytes(call.port);
-    let (word, mask) = gate::bit(&addr);
-    let mut found = None;
-    if sockets.gate(word, mask) {
-        found = sockets.frontend(&FrontendKey::new(addr, port, call.protocol));
-    }
-    let may_be_node = call.ports.is_node(port);
-    if found.is_none()
-        && may_be_node
-        && (sockets.is_node_address(&addr) || (call.on_host && addr.is_loopback()))
-    {
-        found = sockets.frontend(&FrontendKey::any_node_address(port, call.protocol));
-    }
-    let Some(frontend) = found else { return Choice::NotOurs };
-    let Some(slot) = select::slot(&frontend.inside, call.random) else {
-        return Choice::NoEndpoint;
+    let port = u16::from_be_bytes(port);
+    let to = Destination { addr, port, protocol, loopback: place.loopback };
+    let frontend = match find::frontend(sockets, ports, &to) {
+        Ok(frontend) => frontend,
+        Err(Miss::NotAService) => return Choice::none(Kind::Keep, Reason::NotAService),
+        Err(Miss::Unmapped) => return Choice::none(Kind::Refuse, Reason::Refused),
     };
-    match sockets.endpoint(slot) {
-        Some(endpoint) => named(&endpoint),
-        None => Choice::NoEndpoint,
+    // Here the source is not known yet: TC checks it, and makes it the node's.
+    let needs_source = Frontend::MASQUERADE_INSIDE | Frontend::SOURCE_RANGES;
+    if place.is_pod_with_link && frontend.flags & needs_source != 0 {
+        return Choice::none(Kind::Keep, Reason::LeftToPodLink);
     }
-}
-
-#[inline(always)]
-fn named<const N: usize>(endpoint: &Endpoint<N>) -> Choice
-where
-    [u8; N]: Loopback,
-{
-    let name = Name { addr: endpoint.addr().widened(), port: endpoint.port().to_be_bytes() };
-    Choice::Endpoint(name, endpoint.id().to_bits())
+    let client = Client {
+        addr: if place.is_host { sockets.masquerade() } else { None },
+        identity: AffinityKey::of_namespace(0, place.netns_cookie).client,
+        number: sockets.random(),
+    };
+    match select::choose(sockets, &frontend, &View::of(&frontend, Scope::Inside), &client) {
+        Ok(chosen) => {
+            let name = Name { addr: chosen.addr.widened(), port: chosen.port.to_be_bytes() };
+            #[expect(clippy::cast_possible_truncation, reason = "two bits")]
+            let views = Flow::<N>::views(chosen.flags) as u16;
+            let identity = Identity { endpoint: chosen.id.to_bits(), views };
+            Choice { kind: Kind::Replace, reason: Reason::New, endpoint: name, identity }
+        }
+        Err(Denied::Refuse) => Choice::none(Kind::Refuse, Reason::Refused),
+        Err(Denied::Drop(reason)) => Choice::none(Kind::Refuse, reason),
+    }
 }
 
 #[inline(always)]
@@ -216,46 +289,8 @@ fn may_be_frontend<S: Sockets>(sockets: &S, ports: &Ports, name: &Name) -> bool 
     ports.is_node(port) || sockets.gate(word, mask)
 }
 
-/// What the socket hooks ask of an address.
-trait Loopback: Copy {
-    /// Whether it means this host (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5.3).
-    fn is_loopback(&self) -> bool;
-
-    /// The address in 16 bytes.
-    fn widened(&self) -> [u8; 16];
-}
-
-impl Loopback for [u8; 4] {
-    #[inline(always)]
-    fn is_loopback(&self) -> bool {
-        self[0] == 127
-    }
-
-    #[inline(always)]
-    fn widened(&self) -> [u8; 16] {
-        mapped(*self)
-    }
-}
-
-impl Loopback for [u8; 16] {
-    #[inline(always)]
-    fn is_loopback(&self) -> bool {
-        *self == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-    }
-
-    #[inline(always)]
-    fn widened(&self) -> [u8; 16] {
-        *self
-    }
-}
-
 #[inline(always)]
 const fn peer_key(cookie: u64, name: &Name, protocol: u8, reply: bool) -> PeerKey {
     let direction = reply as u8;
     PeerKey { cookie, addr: name.addr, port: name.port, protocol, direction, pad: [0; 4] }
-}
-
-#[inline(always)]
-const fn peer(name: &Name, endpoint: u32) -> Peer {
-    Peer { addr: name.addr, port: name.port, views: 0, endpoint }
 }

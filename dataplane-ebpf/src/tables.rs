@@ -1,7 +1,8 @@
 //! What the datapath looks up and remembers. Maps in the kernel, plain collections on the host.
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Tuple,
+    Affinity, AffinityKey, Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey,
+    Link, Tuple,
 };
 
 /// The port ranges of [`Config`].
@@ -82,11 +83,23 @@ pub trait Node {
     /// The current tick (see [`dataplane_common::flow::tick`]).
     fn now(&self) -> u32;
 
+    /// The same clock in ns.
+    fn now_ns(&self) -> u64;
+
     /// Whether any bit of `mask` is set in this word of the gate.
     fn gate(&self, word: u32, mask: u64) -> bool;
 
-    /// Whether this endpoint takes new flows.
-    fn is_live(&self, id: EndpointId) -> bool;
+    /// Whether this endpoint takes new flows in one of these views (see [`dataplane_common::Live`]).
+    fn is_live(&self, id: EndpointId, views: u32) -> bool;
+
+    /// The endpoint that a client had last time.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+
+    /// Note that the client has begun another flow with its endpoint.
+    fn refresh(&mut self, key: &AffinityKey, now_ns: u64);
+
+    /// Note the endpoint that a client has from now on.
+    fn stay(&mut self, key: &AffinityKey, affinity: &Affinity);
 
     /// Whether rewritten packets may be handed to the stack. XDP may not: its packets are sent on
     /// by the device they came from, or left to TC.
@@ -109,6 +122,9 @@ pub trait Tables<const N: usize>: Node {
 
     /// Whether the address is one of this node.
     fn is_node_address(&self, addr: &[u8; N]) -> bool;
+
+    /// Whether a source range of the service port has this client.
+    fn is_allowed(&self, service: u32, client: &[u8; N]) -> bool;
 
     /// The source of masqueraded packets, if the node has an address of this family.
     fn masquerade(&self) -> Option<[u8; N]>;

@@ -2,12 +2,14 @@
 
 pub mod cleanup;
 pub mod feed;
+pub mod held;
 pub mod lock;
 pub mod node;
 pub mod report;
 pub mod run;
 pub mod settings;
 pub mod sync;
+pub mod tell;
 
 pub use report::{Report, Shared};
 pub use run::Node;

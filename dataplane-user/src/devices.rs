@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod cookie;
+pub mod node_ports;
 pub mod observe;
 pub mod pattern;
 pub mod ports;
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use classify::classify;
+pub use node_ports::NodePortAddresses;
 pub use pattern::Patterns;
 
 /// What a device is to the dataplane.
@@ -56,6 +58,8 @@ pub struct Devices {
     pub devices: BTreeMap<u32, Device>,
     /// Addresses that clients may use as the node's.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// Those of them that serve node ports.
+    pub node_port_addresses: BTreeSet<IpAddr>,
     /// Source of masqueraded IPv4 packets.
     pub masquerade4: Option<Ipv4Addr>,
     /// Source of masqueraded IPv6 packets.
@@ -73,6 +77,8 @@ pub struct Selection {
     pub nics_auto: bool,
     /// The node's own choice of masquerade addresses, at most one per family is used.
     pub node_ips: Vec<IpAddr>,
+    /// Which addresses serve node ports.
+    pub node_ports: NodePortAddresses,
 }
 
 /// Why the devices of this node are unknown or not the ones asked for.

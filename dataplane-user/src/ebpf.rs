@@ -8,7 +8,12 @@ mod gate;
 mod grace;
 mod half;
 mod ids;
+mod owners;
+mod shape;
+mod sources;
 mod wanted;
+
+mod change;
 
 pub mod compile;
 pub mod simulate;

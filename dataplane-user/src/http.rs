@@ -1,6 +1,7 @@
 //! Health and metrics over HTTP, and the daemon's own socket.
 
 pub mod client;
+pub mod health_check;
 pub mod metrics;
 
 use std::{io, net::SocketAddr, path::Path, time::Instant};
@@ -14,7 +15,10 @@ use axum::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::{daemon::Shared, ebpf::pin::Pins};
+use crate::{
+    daemon::{Report, Shared},
+    ebpf::pin::Pins,
+};
 
 /// What the handlers know.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ pub struct ListenError {
 pub fn router(context: Context) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
-        .route("/livez", get(healthz))
+        .route("/livez", get(livez))
         .route("/metrics", get(metrics))
         .route("/services", get(services))
         .route("/status", get(status))
@@ -72,14 +76,26 @@ pub async fn serve(
     Ok(())
 }
 
+/// Whether load balancers should send traffic to this node (KEP-3836).
 async fn healthz(State(context): State<Context>) -> impl IntoResponse {
     let report = context.shared.report();
-    if report.is_healthy(Instant::now()) {
-        (StatusCode::OK, "ok\n".to_owned())
-    } else {
-        let text = format!("{} changes wait too long for the kernel\n", report.pending);
-        (StatusCode::SERVICE_UNAVAILABLE, text)
+    if report.node_leaves {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the node is about to be deleted\n".to_owned());
     }
+    alive(&report)
+}
+
+/// Whether this process does its work; a node that leaves is no reason to restart it.
+async fn livez(State(context): State<Context>) -> impl IntoResponse {
+    alive(&context.shared.report())
+}
+
+fn alive(report: &Report) -> (StatusCode, String) {
+    if report.is_healthy(Instant::now()) {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let text = format!("{} changes wait too long for the kernel\n", report.pending);
+    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn metrics(State(context): State<Context>) -> impl IntoResponse {
@@ -97,4 +113,30 @@ async fn services(State(context): State<Context>) -> impl IntoResponse {
 
 async fn status(State(context): State<Context>) -> impl IntoResponse {
     Json(context.shared.report())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::report::HEALTH_TIMEOUT;
+
+    #[tokio::test]
+    async fn a_node_that_leaves_is_alive_but_wants_no_traffic() {
+        let pins = Pins::new(Path::new("/nowhere"), "test").unwrap();
+        let context = Context { shared: Shared::default(), pins };
+        let codes = async || {
+            let (health, life) = (healthz(State(context.clone())), livez(State(context.clone())));
+            [health.await.into_response(), life.await.into_response()]
+                .map(|response| response.status().as_u16())
+        };
+        assert_eq!(codes().await, [200, 200]);
+        context.shared.update(|report| report.node_leaves = true);
+        assert_eq!(codes().await, [503, 200]);
+        context.shared.update(|report| {
+            report.node_leaves = false;
+            report.waiting_since = Instant::now().checked_sub(HEALTH_TIMEOUT);
+            assert!(report.waiting_since.is_some());
+        });
+        assert_eq!(codes().await, [503, 503]);
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod histogram;
+pub mod needs;
 pub mod services;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -14,6 +15,7 @@ use tokio::{
 use self::{
     backoff::Backoff,
     histogram::Histogram,
+    needs::Needs,
     services::{Question, Services},
 };
 use crate::{
@@ -119,6 +121,7 @@ pub struct Sync<T, M> {
     backoff: Backoff,
     retry_at: Option<Instant>,
     publish: watch::Sender<Status>,
+    needs: watch::Sender<Needs>,
     departed: Option<mpsc::UnboundedSender<Vec<Departed>>>,
     ask: mpsc::Sender<Question>,
     asked: mpsc::Receiver<Question>,
@@ -142,6 +145,7 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
             backoff: Backoff::default(),
             retry_at: None,
             publish: watch::Sender::new(Status::default()),
+            needs: watch::Sender::new(Needs::default()),
             departed: None,
             ask,
             asked,
@@ -156,6 +160,11 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
     /// Where snapshots appear after each round.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.publish.subscribe()
+    }
+
+    /// What the configuration has to offer, told before the maps rely on it.
+    pub fn needs(&self) -> watch::Receiver<Needs> {
+        self.needs.subscribe()
     }
 
     /// Sends endpoints that left to someone who looks after their sockets.
@@ -292,6 +301,12 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
             program.compile(&self.table);
             self.compiled = true;
         }
+        self.needs.send_if_modified(|told| {
+            let needs = Needs::of(program);
+            let changed = *told != needs;
+            *told = needs;
+            changed
+        });
         let wrote = program.pending() > 0;
         let result = program.apply(&mut self.maps, now_ms);
         // Only now do those who left get no new flows.

@@ -2,12 +2,15 @@
 //!
 //! The field names of every row are stable: they are what `-o json` prints.
 
+mod blocks;
+pub mod flows;
 pub mod read;
 pub mod status;
 pub mod table;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use dataplane_common::Live;
 pub use status::Status;
 
 /// Which port of which Service a number in the maps stands for.
@@ -48,11 +51,34 @@ pub struct FrontendRow {
     pub family: u8,
     /// The port.
     pub port: u16,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// Endpoints that take new flows; with 0 the frontend refuses.
+    /// `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalIP` or `HostPort`.
+    pub kind: &'static str,
+    /// Endpoints that take new flows from anybody.
     pub endpoints: u32,
-    /// Whether the source becomes the node's address.
+    /// Those of them that are on this node.
+    pub local: u32,
+    /// What clients on this node get: its pods and its own processes.
+    pub inside: Clients,
+    /// What all other clients get.
+    pub outside: Clients,
+    /// Seconds for which a client stays with its endpoint after its last new flow.
+    pub affinity_s: Option<u32>,
+    /// The clients that are served, as address and prefix length; none means all of them.
+    pub source_ranges: Option<Vec<String>>,
+}
+
+/// What some of a frontend's clients get.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Clients {
+    /// The traffic policy whose view they get: `Cluster` or `Local`.
+    pub policy: &'static str,
+    /// Endpoints that take new flows from them.
+    pub endpoints: u32,
+    /// What becomes of their packets: `served`, or without an endpoint `refused` or `dropped`.
+    pub outcome: &'static str,
+    /// Whether their source becomes the node's address.
     pub masquerade: bool,
 }
 
@@ -67,7 +93,7 @@ pub struct EndpointRow {
     pub address: IpAddr,
     /// The target port.
     pub port: u16,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// `local`, `host` or `remote`.
     pub placement: &'static str,
@@ -75,6 +101,8 @@ pub struct EndpointRow {
     pub id: u32,
     /// Whether it takes new flows.
     pub live: bool,
+    /// The traffic policies in whose view it does: `Cluster`, `Local`.
+    pub views: Vec<&'static str>,
 }
 
 /// One flow, seen from the client.
@@ -84,7 +112,7 @@ pub struct FlowRow {
     pub service: String,
     /// The number of the service port.
     pub number: u32,
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// The client's address.
     pub client: IpAddr,
@@ -106,13 +134,37 @@ pub struct FlowRow {
     pub state: &'static str,
     /// Seconds since the last packet of this direction.
     pub idle_s: u32,
+    /// The traffic policies in whose view the endpoint was chosen: `Cluster`, `Local`.
+    pub views: Vec<&'static str>,
+    /// Whether the client had the endpoint by session affinity.
+    pub affinity: bool,
+    /// Whether the endpoint sees the node's address in place of the client's: `no`, `yes`, or
+    /// `hairpin` where the client is the endpoint itself.
+    pub masquerade: &'static str,
+    /// Whether packets are sent on by route, past the node's stack.
+    pub forwarded: bool,
 }
 
-/// `TCP`, `UDP`, or the number.
+/// `TCP`, `UDP`, `SCTP`, or the number.
 pub fn protocol_name(protocol: u8) -> String {
     match protocol {
         dataplane_common::TCP => "TCP".to_owned(),
         dataplane_common::UDP => "UDP".to_owned(),
+        dataplane_common::SCTP => "SCTP".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// The traffic policies of some views: bits of [`dataplane_common::Live`].
+fn policies(views: u32) -> Vec<&'static str> {
+    let all = [(Live::CLUSTER, "Cluster"), (Live::LOCAL, "Local")];
+    all.into_iter().filter(|(bit, _)| views & bit != 0).map(|(_, name)| name).collect()
+}
+
+/// The address of 4 or 16 bytes.
+fn ip<const N: usize>(addr: [u8; N]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(addr.as_slice()) {
+        return Some(IpAddr::from(v4));
+    }
+    <[u8; 16]>::try_from(addr.as_slice()).ok().map(IpAddr::from)
 }

@@ -1,7 +1,6 @@
 //! `hashplane proxy` on a node of the lab, and the tools that look at it.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
@@ -9,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Output, Stdio},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -20,10 +20,8 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    Service,
-    agent::protocol::Transport,
     lab::{self, NodeName, Place, eventually, within},
-    manifests,
+    manifests::Written,
 };
 
 /// Where daemons in a lab report; each node has a loopback of its own.
@@ -33,6 +31,8 @@ const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1025
 const START_WAIT: Duration = Duration::from_secs(20);
 /// How long a change of the manifests may take until it is in the maps.
 const SYNC_WAIT: Duration = Duration::from_secs(10);
+/// Longer than one round of writes takes after its frontends are in.
+const AFTER_MARK: Duration = Duration::from_millis(30);
 
 /// How to run a daemon.
 #[derive(Clone, Debug)]
@@ -202,31 +202,22 @@ impl Daemon {
         .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
     }
 
-    /// Waits until the kernel's maps say what `service` says.
-    pub fn wait_for(&self, service: &Service) -> anyhow::Result<()> {
-        let name = format!("default/{}:", service.name());
-        let of_service = |rows: Value| -> Vec<Value> {
-            let Value::Array(rows) = rows else { return Vec::new() };
-            let ours = |row: &Value| row["service"].as_str().unwrap_or_default().starts_with(&name);
-            rows.into_iter().filter(ours).collect()
-        };
+    /// Waits until everything that was written is in the kernel's maps.
+    pub fn wait_for(&self, written: &Written) -> anyhow::Result<()> {
+        let mark = written.mark().to_string();
         eventually(SYNC_WAIT, || {
-            let endpoints = of_service(self.json("endpoints")?);
-            let live: BTreeSet<_> =
-                endpoints.iter().filter(|row| row["live"] == true).map(end).collect();
-            let wanted = service.ready_endpoints().into_iter();
-            let wanted: BTreeSet<_> =
-                wanted.map(|(address, port, transport)| spelt(address, port, transport)).collect();
-            ensure!(live == wanted, "endpoints are {live:?}, wanted {wanted:?}");
-            let frontends: BTreeSet<_> =
-                of_service(self.json("services")?).iter().map(end).collect();
-            for (address, port, transport) in service.frontends() {
-                let wanted = spelt(address, port, transport);
-                ensure!(frontends.contains(&wanted), "{wanted:?} is not among {frontends:?}");
-            }
+            let rows = self.json("endpoints")?;
+            let rows = rows.as_array().context("not a list of endpoints")?;
+            let marked = rows.iter().any(|row| row["address"] == mark && row["live"] == true);
+            ensure!(marked, "{mark} is not among {rows:?}");
             Ok(())
         })
-        .with_context(|| format!("{} does not sync {name}\n{}", self.node, self.log()))
+        .with_context(|| {
+            format!("{} does not sync {}\n{}", self.node, written.file(), self.log())
+        })?;
+        // The mark comes in while those who left may still be on their way out.
+        thread::sleep(AFTER_MARK);
+        Ok(())
     }
 
     /// What `hashplane <arguments>` prints on this node.
@@ -272,18 +263,6 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
-}
-
-type End = (String, u64, String);
-
-/// Address, port and protocol of a row.
-fn end(row: &Value) -> End {
-    let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
-    (text("address"), row["port"].as_u64().unwrap_or_default(), text("protocol"))
-}
-
-fn spelt(address: IpAddr, port: u16, transport: Transport) -> End {
-    (address.to_string(), port.into(), manifests::protocol(transport).to_owned())
 }
 
 /// The arguments of every daemon of a lab, but for flags that `own` has.

@@ -88,7 +88,7 @@ impl Demo {
         for (file, text) in MANIFESTS {
             lab.manifests().write(file, text)?;
         }
-        let daemons = lab.start_daemons(&DaemonOptions::new(&binary))?;
+        let daemons = lab.start_daemons([(); 2].map(|()| DaemonOptions::new(&binary)))?;
         Ok(Self { daemons, lab, pods, tool: tool.to_owned(), binary, begun })
     }
 

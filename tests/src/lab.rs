@@ -8,16 +8,18 @@
 //! when its owner ends, however that happens.
 
 mod agent;
+mod checksums;
 mod keeper;
 mod kernel_state;
 mod names;
+mod narrow;
 mod place;
 mod topology;
 mod wait;
 mod xdp_pass;
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -160,6 +162,26 @@ impl Lab {
         topology::route_cluster_ips_from_outside(&self.name)
     }
 
+    /// Gives the way from node A to the pods of node B a link with this MTU, behind a router.
+    pub fn narrow_between_nodes(&self, mtu: u32) -> anyhow::Result<()> {
+        narrow::between_nodes(&self.name, mtu)
+    }
+
+    /// Gives the last link to the outside client this MTU, and does not tell the client.
+    pub fn narrow_to_outside(&self, mtu: u32) -> anyhow::Result<()> {
+        narrow::to_outside(&self.name, mtu)
+    }
+
+    /// Leads what the outside client sends to `address`, which is nobody's, through a node.
+    pub fn route_from_outside(&self, address: IpAddr, node: NodeName) -> anyhow::Result<()> {
+        topology::route_from_outside(&self.name, address, node)
+    }
+
+    /// Lets a pod send whole checksums, so that whoever receives its packets verifies them.
+    pub fn whole_checksums(&self, pod: &Place) -> anyhow::Result<()> {
+        self.offload(pod, "eth0", "tx", false)
+    }
+
     /// Runs `ethtool -K <device> <feature> <on|off>` where `place` is.
     pub fn offload(
         &self,
@@ -186,11 +208,10 @@ impl Lab {
     }
 
     /// Starts the daemons of both nodes side by side.
-    pub fn start_daemons(&self, options: &DaemonOptions) -> anyhow::Result<[Daemon; 2]> {
-        let start = |node| self.start_daemon(node, options.clone());
+    pub fn start_daemons(&self, [a, b]: [DaemonOptions; 2]) -> anyhow::Result<[Daemon; 2]> {
         let (a, b) = thread::scope(|scope| {
-            let b = scope.spawn(|| start(NodeName::B));
-            (start(NodeName::A), b.join())
+            let b = scope.spawn(|| self.start_daemon(NodeName::B, b));
+            (self.start_daemon(NodeName::A, a), b.join())
         });
         let b = b.map_err(|_panic| anyhow!("the thread that starts a daemon has panicked"))?;
         Ok([a?, b?])

@@ -137,10 +137,14 @@ impl World {
         ensure!(self.program.pending() == 0, "entries are pending");
         let entries = self.maps.entries::<FrontendKey<4>, Frontend>(names::FRONTENDS4)?;
         let slots: u64 = entries.iter().map(|(_, frontend)| u64::from(frontend.inside.count)).sum();
+        let outside: u64 =
+            entries.iter().map(|(_, frontend)| u64::from(frontend.outside.count)).sum();
         let wanted = u64::from(services) * u64::from(endpoints);
+        // Every service has a cluster IP of its own, and each of those is an entry more.
         ensure!(
-            (entries.len(), slots) == (services as usize, wanted),
-            "{} frontends with {slots} endpoints are in the map instead of {services} with {wanted}",
+            (entries.len(), slots, outside) == (2 * services as usize, wanted, wanted),
+            "{} entries with {slots} and {outside} endpoints are in the map instead of twice \
+             {services} with {wanted}",
             entries.len(),
         );
         Ok(())
@@ -159,7 +163,7 @@ impl World {
             if endpoint.addr() == wanted.octets() {
                 let live: Option<Live> = self.maps.lookup(names::LIVE, &endpoint.id().index())?;
                 ensure!(
-                    live.map(|live| live.id) == Some(endpoint.id().to_bits()),
+                    live.is_some_and(|live| live.takes(endpoint.id(), Live::CLUSTER)),
                     "{wanted} takes no flows"
                 );
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Link, Live, Reason,
-    Slots, TCP, Tuple, names,
+    SCTP, Slots, TCP, Tuple, names,
 };
 use dataplane_ebpf::host::{Family, HostTables};
 
@@ -11,6 +11,10 @@ use crate::{frame::Spec, rig::Rig};
 /// TCP's ACK: a packet that begins no connection.
 const ACK: u8 = 0x10;
 const SYN: u8 = 0x02;
+/// Type of SCTP's chunks with data.
+const DATA: u8 = 0;
+/// Makes a packet of 1016 bytes: a length of three digits, as most have.
+const SCTP_PAYLOAD: usize = 1000;
 /// Hops of a packet that is sent on again and again; each run takes one.
 const HOPS: u8 = 255;
 /// Runs in one call, where each takes a hop or begins a flow.
@@ -120,6 +124,7 @@ impl World {
             "xdp4_new",
             "xdp4_miss",
         ]));
+        cases.push(sctp::<4>("sctp4_established"));
         cases.push(Case { name: "parse_lookup6", ..baseline6("parse_lookup6", "bench_lookup") });
         cases.extend(family::<16>([
             "tc6_established",
@@ -130,6 +135,7 @@ impl World {
             "xdp6_new",
             "xdp6_miss",
         ]));
+        cases.push(sctp::<16>("sctp6_established"));
         cases
     }
 }
@@ -187,6 +193,24 @@ where
     ]
 }
 
+/// A packet of an association: its ports, and so its CRC, change each time.
+fn sctp<const N: usize>(name: &'static str) -> Case
+where
+    Family<N>: Block<N>,
+{
+    let mut spec = Spec::new(client(Family::<N>::addr(PLAIN, 1), 80), SCTP, DATA);
+    spec.payload.resize(SCTP_PAYLOAD, 0);
+    let hook = Hook::PodIngress;
+    Case {
+        name,
+        program: hook.name(),
+        frame: spec.build(),
+        repeat: MANY,
+        counts: Some((hook, Reason::Established)),
+        needs_tables: true,
+    }
+}
+
 /// Two chains of frontends, each with the next one as its only endpoint, plain and masqueraded; and
 /// pairs of flows that lead to each other.
 fn fill<const N: usize>(family: &mut Family<N>, link: Link)
@@ -195,7 +219,8 @@ where
 {
     let addr = Family::<N>::addr;
     let id = EndpointId::new(1, 0);
-    for (chain, flags) in [(SERVICE, 0), (FORWARDED, Frontend::MASQUERADE_INSIDE)] {
+    let masquerade = Frontend::MASQUERADE_INSIDE | Frontend::MASQUERADE_OUTSIDE;
+    for (chain, flags) in [(SERVICE, 0), (FORWARDED, masquerade)] {
         let start = u32::from(chain) * 256;
         for number in 0..CHAIN {
             let slot = start + u32::from(number);
@@ -207,6 +232,7 @@ where
                 key,
                 Frontend {
                     inside: Slots { base: slot, count: 1 },
+                    outside: Slots { base: slot, count: 1 },
                     flags,
                     service: 1,
                     ..Frontend::default()
@@ -228,9 +254,12 @@ where
     for (first, second, flags) in [(1, 2, 0), (3, 4, Flow::<N>::FORWARD)] {
         let there = client(addr(PLAIN, first), 80);
         let back = client(addr(PLAIN, second), 8080);
-        family.flows.insert(FlowKey::forward(there, TCP), flow(back, flags));
-        family.flows.insert(FlowKey::forward(back, TCP), flow(there, flags));
-        family.flows.insert(FlowKey::reply(there.reversed(), TCP), flow(back.reversed(), flags));
-        family.flows.insert(FlowKey::reply(back.reversed(), TCP), flow(there.reversed(), flags));
+        let (there_back, back_back) = (there.reversed(), back.reversed());
+        for protocol in [TCP, SCTP] {
+            family.flows.insert(FlowKey::forward(there, protocol), flow(back, flags));
+            family.flows.insert(FlowKey::forward(back, protocol), flow(there, flags));
+            family.flows.insert(FlowKey::reply(there_back, protocol), flow(back_back, flags));
+            family.flows.insert(FlowKey::reply(back_back, protocol), flow(there_back, flags));
+        }
     }
 }

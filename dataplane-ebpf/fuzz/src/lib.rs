@@ -8,9 +8,9 @@ mod bytes;
 mod frames;
 mod world;
 
-use dataplane_common::{TCP, UDP};
+use dataplane_common::{Reason, SCTP, TCP, UDP};
 use dataplane_ebpf::{
-    Verdict, answer as refusal, egress,
+    Scope, Verdict, answer as refusal, egress,
     headers::{self, Headers, L3},
     host::Frame,
     ingress,
@@ -23,11 +23,12 @@ use crate::bytes::Bytes;
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("headers4", headers4),
     ("headers6", headers6),
     ("answer", answer),
     ("pipeline", pipeline),
+    ("errors", errors),
     ("sockets", sockets),
 ];
 
@@ -62,10 +63,15 @@ fn assert_inside<const N: usize>(
     let l4_len = match headers.protocol {
         TCP => 20,
         UDP => 8,
+        SCTP => 12,
         other => unreachable!("parsed protocol {other}"),
     };
     assert!(ip_len.contains(&(headers.l4 - L3)), "header of {} bytes", headers.l4 - L3);
     assert!(headers.l4 + l4_len <= data.len(), "the transport header ends outside");
+    assert!(
+        usize::from(headers.l4_len) >= l4_len,
+        "the transport header is longer than the packet"
+    );
     assert_eq!(headers.dst_port().to_be_bytes(), headers.tuple.dst_port);
 }
 
@@ -98,11 +104,50 @@ pub fn pipeline(data: &[u8]) {
         };
         let mut frame = Frame(before.clone());
         let leaves = kind & 0x40 != 0;
-        let verdict =
-            if leaves { egress(&mut frame, &mut tables) } else { ingress(&mut frame, &mut tables) };
+        let scope = if kind & 0x20 == 0 { Scope::Inside } else { Scope::Outside };
+        let verdict = if leaves {
+            egress(&mut frame, &mut tables)
+        } else {
+            ingress(&mut frame, &mut tables, scope)
+        };
         assert_kept(&before, &frame.0, verdict);
         tables.now = tables.now.wrapping_add(u32::from(kind & 1));
         last = Some(frame.0);
+    }
+}
+
+/// An ICMP error about a packet that was translated is about the packet that was sent, or untouched.
+pub fn errors(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let Some(what) = bytes.take() else { return };
+    let mut tables = world::tables(what);
+    tables.transmits_only_by = None;
+    tables.now = 1;
+    for _ in 0..PACKETS_MAX {
+        let Some(kind) = bytes.take() else { return };
+        let sent = frames::frame(kind, &mut bytes);
+        let mut frame = Frame(sent.clone());
+        let verdict = ingress(&mut frame, &mut tables, Scope::Outside);
+        if !matches!(verdict, Verdict::Deliver(_) | Verdict::Forward(..)) {
+            continue;
+        }
+        let before = frames::error(&frame.0, &mut bytes);
+        let is_whole = frames::quotes(&before, &frame.0);
+        let mut error = Frame(before.clone());
+        let leaves = kind & 0x40 != 0;
+        let verdict = if leaves {
+            egress(&mut error, &mut tables)
+        } else {
+            ingress(&mut error, &mut tables, Scope::Outside)
+        };
+        assert_kept(&before, &error.0, verdict);
+        if verdict.reason() == Reason::IcmpError && is_whole {
+            assert!(
+                frames::quotes(&error.0, &sent),
+                "{sent:02x?}\n{before:02x?}\n{:02x?}",
+                error.0
+            );
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Frontend, FrontendKey, Link, Live, Slots, TCP, UDP, mapped,
+    Config, Endpoint, EndpointId, Frontend, FrontendKey, Link, Live, SCTP, Slots, TCP, UDP, mapped,
 };
 use dataplane_ebpf::{
     Route,
@@ -76,7 +76,7 @@ fn family<const N: usize>(
     let none = Frontend { inside: Slots::default(), service: 2, ..full };
     let node = Frontend { flags: Frontend::MASQUERADE_INSIDE, service: 3, ..full };
     let mut known = BTreeMap::new();
-    for protocol in [TCP, UDP] {
+    for protocol in [TCP, UDP, SCTP] {
         known.insert(FrontendKey::new(frontends[0], PORTS[0], protocol), full);
         known.insert(FrontendKey::new(frontends[1], PORTS[0], protocol), none);
         known.insert(FrontendKey::any_node_address(PORTS[1], protocol), node);

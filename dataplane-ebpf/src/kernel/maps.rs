@@ -66,6 +66,9 @@ pub(super) static DRAFT4: PerCpuArray<Flow<4>> = PerCpuArray::with_max_entries(1
 #[map]
 pub(super) static DRAFT6: PerCpuArray<Flow<16>> = PerCpuArray::with_max_entries(1, 0);
 
+#[map]
+pub(super) static DRAFT_AFFINITY: PerCpuArray<Affinity> = PerCpuArray::with_max_entries(1, 0);
+
 /// The parameters of a route lookup, for the same reason.
 #[map]
 pub(super) static DRAFT_ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);

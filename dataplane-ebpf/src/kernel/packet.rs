@@ -40,8 +40,14 @@ impl Skb<'_> {
     /// Bring the headers into the linear part, where windows can see them.
     #[inline(always)]
     pub(super) fn pull_headers(&self) {
+        self.pull(HEADERS_LEN);
+    }
+
+    /// Bring the first `len` bytes into the linear part, or all if there are fewer.
+    #[inline(always)]
+    pub(super) fn pull(&self, len: u32) {
         let linear = self.0.data_end().wrapping_sub(self.0.data());
-        let wanted = self.0.len().min(HEADERS_LEN);
+        let wanted = self.0.len().min(len);
         if linear < wanted as usize {
             // SAFETY: the context is the kernel's own; on failure the packet stays as it is and
             // the windows say `None`.

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use dataplane_common::{Config, Hook, Peer, PeerKey, Reason, mapped, unmapped};
+use dataplane_common::{Hook, Peer, PeerKey, Reason, mapped, unmapped};
 use dataplane_ebpf::sockets::{Decision, Name, Sockets, connect, sendmsg, unmask};
 
 use super::{
@@ -21,7 +21,9 @@ use super::{
 const ALLOW: i32 = 1;
 /// The call fails.
 const DENY: i32 = 0;
+const EPERM: i32 = 1;
 const ECONNREFUSED: i32 = 111;
+const EHOSTUNREACH: i32 = 113;
 
 impl Sockets for Maps {
     #[inline(always)]
@@ -31,15 +33,19 @@ impl Sockets for Maps {
     }
 
     #[inline(always)]
-    fn is_on_host(&self) -> bool {
+    fn netns_cookie(&self) -> u64 {
         // SAFETY: the context is the program's own.
-        let cookie = unsafe { bpf_get_netns_cookie(self.context) };
-        maps::CONFIG.get(0).is_some_and(|config| config.host_netns_cookie == cookie)
+        unsafe { bpf_get_netns_cookie(self.context) }
     }
 
     #[inline(always)]
-    fn has_pod_links(&self) -> bool {
-        maps::CONFIG.get(0).is_some_and(|config| config.flags & Config::POD_LINKS != 0)
+    fn host_netns_cookie(&self) -> u64 {
+        maps::CONFIG.get(0).map_or(0, |config| config.host_netns_cookie)
+    }
+
+    #[inline(always)]
+    fn config_flags(&self) -> u32 {
+        maps::CONFIG.get(0).map_or(0, |config| config.flags)
     }
 
     #[inline(always)]
@@ -192,14 +198,15 @@ fn finish(context: &SockAddrContext, hook: Hook, decision: Decision) -> i32 {
     log(context, hook, decision.reason() as u32);
     match decision {
         Decision::Keep(_) | Decision::Replace(..) => ALLOW,
-        Decision::Refuse(Reason::Refused) => refuse(),
-        Decision::Refuse(_) => DENY,
+        Decision::Refuse(Reason::Refused) => refuse(ECONNREFUSED),
+        Decision::Refuse(Reason::NoLocalEndpoint) => refuse(EHOSTUNREACH),
+        Decision::Refuse(_) => refuse(EPERM),
     }
 }
 
 #[inline(always)]
-fn refuse() -> i32 {
+fn refuse(errno: i32) -> i32 {
     // SAFETY: the helper takes a number, and the hooks that refuse may set it.
-    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    unsafe { bpf_set_retval(-errno) };
     DENY
 }

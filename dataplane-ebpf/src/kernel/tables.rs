@@ -8,9 +8,11 @@ use aya_ebpf::{
         bpf_fib_lookup as FibLookup,
     },
     helpers::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
+    maps::lpm_trie::Key,
 };
 use dataplane_common::{
-    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link, Live, Tuple, flow::tick,
+    Affinity, AffinityKey, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link,
+    SourceKey, Tuple, flow::tick,
 };
 use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
 
@@ -43,8 +45,13 @@ impl Node for Maps {
 
     #[inline(always)]
     fn now(&self) -> u32 {
+        tick(self.now_ns())
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and always succeeds.
-        tick(unsafe { bpf_ktime_get_coarse_ns() })
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]
@@ -53,8 +60,37 @@ impl Node for Maps {
     }
 
     #[inline(always)]
-    fn is_live(&self, id: EndpointId) -> bool {
-        maps::LIVE.get(id.index()).is_some_and(|live| live.takes(id, Live::CLUSTER | Live::LOCAL))
+    fn is_live(&self, id: EndpointId, views: u32) -> bool {
+        maps::LIVE.get(id.index()).is_some_and(|live| live.takes(id, views))
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        let key = &Aligned(*key).0;
+        // SAFETY: the value is copied out at once; entries are written whole, but for the time.
+        unsafe { maps::AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn refresh(&mut self, key: &AffinityKey, now_ns: u64) {
+        let key = &Aligned(*key).0;
+        if let Some(affinity) = maps::AFFINITY.get_ptr_mut(key) {
+            // SAFETY: a map value stays writable until the run ends; one aligned word, and the last
+            // writer wins.
+            unsafe { (*affinity).last_ns = now_ns };
+        }
+    }
+
+    #[inline(always)]
+    fn stay(&mut self, key: &AffinityKey, affinity: &Affinity) {
+        let key = &Aligned(*key).0;
+        let Some(draft) = maps::DRAFT_AFFINITY.get_ptr_mut(0) else { return };
+        // SAFETY: this CPU's own value; nothing else uses it until the insert below.
+        let draft = unsafe { &mut *draft };
+        *draft = *affinity;
+        let draft: &Affinity = draft;
+        // A table that takes no entry costs the client its endpoint next time, not its connection.
+        let _ = maps::AFFINITY.insert(key, draft, BPF_ANY.into());
     }
 
     #[inline(always)]
@@ -68,8 +104,18 @@ impl Node for Maps {
     }
 }
 
+/// A word of an endpoint.
+///
+/// Volatile: otherwise the compiler copies the words two at a time to any place on the stack, and the
+/// verifier allows that only where they are aligned.
+#[inline(always)]
+fn load(word: &[u8; 4]) -> [u8; 4] {
+    // SAFETY: a reference is readable, and map values are aligned to 4 bytes at least.
+    unsafe { core::ptr::from_ref(word).cast::<u32>().read_volatile() }.to_ne_bytes()
+}
+
 macro_rules! tables {
-    ($len:literal, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident, $words:ident) => {
+    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident, $words:ident) => {
         impl Tables<$len> for Maps {
             type Entry = *mut Flow<$len>;
 
@@ -83,13 +129,36 @@ macro_rules! tables {
 
             #[inline(always)]
             fn endpoint(&self, slot: u32) -> Option<Endpoint<$len>> {
-                maps::$endpoints.get(slot).copied()
+                let words = maps::$endpoints.get_ptr(slot)?.cast::<[[u8; 4]; ($len + 8) / 4]>();
+                // SAFETY: an endpoint of this family is so many words, plain bytes in a map value
+                // that stays readable until the run ends.
+                let words = unsafe { &*words };
+                let mut addr = [[0; 4]; $len / 4];
+                for (number, word) in addr.iter_mut().enumerate() {
+                    *word = load(&words[number]);
+                }
+                let [p0, p1, f0, f1] = load(&words[$len / 4]);
+                let id = EndpointId::from_bits(u32::from_ne_bytes(load(&words[$len / 4 + 1])));
+                let (port, flags) = (u16::from_be_bytes([p0, p1]), u16::from_ne_bytes([f0, f1]));
+                let mut whole = [0; $len];
+                whole.copy_from_slice(addr.as_flattened());
+                Some(Endpoint::new(whole, port, flags, id))
             }
 
             #[inline(always)]
             fn is_node_address(&self, addr: &[u8; $len]) -> bool {
                 let addr = Aligned(*addr);
                 maps::$addresses.get_ptr(&addr.0).is_some()
+            }
+
+            #[inline(always)]
+            fn is_allowed(&self, service: u32, client: &[u8; $len]) -> bool {
+                let key = Aligned(SourceKey::client(service, *client));
+                let key = core::ptr::from_ref(&key.0).cast::<Key<[u8; 4 + $len]>>();
+                // SAFETY: a `Key` of these bytes is laid out as `SourceKey` is, which lives until the
+                // end of this function.
+                let key = unsafe { &*key };
+                maps::$sources.get(key).is_some()
             }
 
             #[inline(always)]
@@ -197,8 +266,30 @@ macro_rules! tables {
     };
 }
 
-tables!(4, FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4, DRAFT4, masquerade4, route4, words4);
-tables!(16, FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6, DRAFT6, masquerade6, route6, words6);
+tables!(
+    4,
+    SOURCES4,
+    FRONTENDS4,
+    ENDPOINTS4,
+    NODE_ADDRESSES4,
+    FLOWS4,
+    DRAFT4,
+    masquerade4,
+    route4,
+    words4
+);
+tables!(
+    16,
+    SOURCES6,
+    FRONTENDS6,
+    ENDPOINTS6,
+    NODE_ADDRESSES6,
+    FLOWS6,
+    DRAFT6,
+    masquerade6,
+    route6,
+    words6
+);
 
 /// A key in whole words on the stack: loads of the kernel's hash that find the bytes of a word in
 /// several stores have to wait for all of them.

@@ -9,9 +9,10 @@ use aya_ebpf::{
 };
 use dataplane_common::{Config, Hook, Reason};
 use dataplane_ebpf::{
-    answer,
+    answer, errors,
     headers::{self, Family},
-    pipeline::{self, Step, Verdict, egress, known4, known6},
+    pipeline::{self, Step, Verdict, known4, known6},
+    select::Scope,
 };
 
 use super::{
@@ -26,15 +27,17 @@ use super::{
 const NEXT: i32 = -1;
 /// Drop (`TC_ACT_SHOT`).
 const SHOT: i32 = 2;
+/// What the first step says of a packet that may be an ICMP error.
+const NOT_TRANSPORT: Outcome = Outcome::of(Step::NOT_TRANSPORT);
 
 #[classifier]
 fn pod_ingress(context: TcContext) -> i32 {
-    arrive(&context, Hook::PodIngress)
+    arrive(&context, Hook::PodIngress, Scope::Inside)
 }
 
 #[classifier]
 fn nic_ingress(context: TcContext) -> i32 {
-    arrive(&context, Hook::NicIngress)
+    arrive(&context, Hook::NicIngress, Scope::Outside)
 }
 
 #[classifier]
@@ -53,23 +56,26 @@ fn nic_egress(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn arrive(context: &TcContext, hook: Hook) -> i32 {
+fn arrive(context: &TcContext, hook: Hook, scope: Scope) -> i32 {
     let mut packet = Skb(context);
     packet.pull_headers();
     let skb = context.skb.skb;
     let outcome = match headers::family(&mut packet) {
-        Ok(Family::V4) => arrive4(skb),
-        Ok(Family::V6) => arrive6(skb),
+        Ok(Family::V4) => arrive4(skb, scope),
+        Ok(Family::V6) => arrive6(skb, scope),
         Err(reason) => Outcome::of(Step::Done(Verdict::Pass(reason))),
     };
     act(skb, hook, outcome.0)
 }
 
 #[inline(always)]
-fn arrive4(skb: *mut __sk_buff) -> Outcome {
+fn arrive4(skb: *mut __sk_buff, scope: Scope) -> Outcome {
     let mut outcome = Outcome(step4(skb));
+    if outcome.0 == NOT_TRANSPORT.0 {
+        return Outcome(error4(skb, 0));
+    }
     if outcome.kind() == Kind::First {
-        outcome = Outcome(first4(skb, outcome.reason()));
+        outcome = Outcome(first4(skb, scope, outcome.reason()));
     }
     if outcome.kind() == Kind::Refuse {
         outcome = Outcome(refuse4(skb));
@@ -78,10 +84,13 @@ fn arrive4(skb: *mut __sk_buff) -> Outcome {
 }
 
 #[inline(always)]
-fn arrive6(skb: *mut __sk_buff) -> Outcome {
+fn arrive6(skb: *mut __sk_buff, scope: Scope) -> Outcome {
     let mut outcome = Outcome(step6(skb));
+    if outcome.0 == NOT_TRANSPORT.0 {
+        return Outcome(error6(skb, 0));
+    }
     if outcome.kind() == Kind::First {
-        outcome = Outcome(first6(skb, outcome.reason()));
+        outcome = Outcome(first6(skb, scope, outcome.reason()));
     }
     if outcome.kind() == Kind::Refuse {
         outcome = Outcome(refuse6(skb));
@@ -104,17 +113,17 @@ fn step6(skb: *mut __sk_buff) -> u64 {
 }
 
 #[inline(never)]
-fn first4(skb: *mut __sk_buff, reason: u32) -> u64 {
+fn first4(skb: *mut __sk_buff, scope: Scope, reason: u32) -> u64 {
     let context = TcContext::new(skb);
     let reason = begun(reason);
-    Outcome::of(pipeline::first4(&mut Skb(&context), &mut tables(&context), reason)).0
+    Outcome::of(pipeline::first4(&mut Skb(&context), &mut tables(&context), scope, reason)).0
 }
 
 #[inline(never)]
-fn first6(skb: *mut __sk_buff, reason: u32) -> u64 {
+fn first6(skb: *mut __sk_buff, scope: Scope, reason: u32) -> u64 {
     let context = TcContext::new(skb);
     let reason = begun(reason);
-    Outcome::of(pipeline::first6(&mut Skb(&context), &mut tables(&context), reason)).0
+    Outcome::of(pipeline::first6(&mut Skb(&context), &mut tables(&context), scope, reason)).0
 }
 
 #[inline(never)]
@@ -139,13 +148,44 @@ fn begun(reason: u32) -> Reason {
 fn leave(context: &TcContext, hook: Hook) -> i32 {
     Skb(context).pull_headers();
     let skb = context.skb.skb;
-    act(skb, hook, answer_back(skb))
+    let mut outcome = answer_back(skb);
+    if outcome == NOT_TRANSPORT.0 {
+        outcome = match headers::family(&mut Skb(context)) {
+            Ok(Family::V4) => error4(skb, 1),
+            Ok(Family::V6) => error6(skb, 1),
+            Err(reason) => Outcome::of(Step::Done(Verdict::Pass(reason))).0,
+        };
+    }
+    act(skb, hook, outcome)
+}
+
+#[inline(never)]
+fn error4(skb: *mut __sk_buff, leaves: u32) -> u64 {
+    let context = TcContext::new(skb);
+    let mut packet = Skb(&context);
+    packet.pull(errors::HEADERS_LEN);
+    let direction = direction(leaves);
+    Outcome::of(Step::Done(errors::translate4(&mut packet, &mut tables(&context), direction))).0
+}
+
+#[inline(never)]
+fn error6(skb: *mut __sk_buff, leaves: u32) -> u64 {
+    let context = TcContext::new(skb);
+    let mut packet = Skb(&context);
+    packet.pull(errors::HEADERS_LEN);
+    let direction = direction(leaves);
+    Outcome::of(Step::Done(errors::translate6(&mut packet, &mut tables(&context), direction))).0
+}
+
+#[inline(always)]
+fn direction(leaves: u32) -> errors::Direction {
+    if leaves == 0 { errors::Direction::Arrives } else { errors::Direction::Leaves }
 }
 
 #[inline(never)]
 fn answer_back(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    Outcome::of(Step::Done(egress(&mut Skb(&context), &mut tables(&context)))).0
+    Outcome::of(Step::Done(pipeline::answer_back(&mut Skb(&context), &mut tables(&context)))).0
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ use dataplane_common::{Hook, Reason};
 use dataplane_ebpf::{
     headers::{self, Family},
     pipeline::{self, Step, Verdict, known4, known6},
+    select::Scope,
 };
 
 use super::{
@@ -78,14 +79,16 @@ fn step6(buffer: *mut xdp_md) -> u64 {
 #[inline(never)]
 fn first4(buffer: *mut xdp_md) -> u64 {
     let context = XdpContext::new(buffer);
-    let step = pipeline::first4(&mut Buffer(&context), &mut tables(&context), Reason::New);
+    let (packet, tables) = (&mut Buffer(&context), &mut tables(&context));
+    let step = pipeline::first4(packet, tables, Scope::Outside, Reason::New);
     Outcome::of(step).0
 }
 
 #[inline(never)]
 fn first6(buffer: *mut xdp_md) -> u64 {
     let context = XdpContext::new(buffer);
-    let step = pipeline::first6(&mut Buffer(&context), &mut tables(&context), Reason::New);
+    let (packet, tables) = (&mut Buffer(&context), &mut tables(&context));
+    let step = pipeline::first6(packet, tables, Scope::Outside, Reason::New);
     Outcome::of(step).0
 }
 

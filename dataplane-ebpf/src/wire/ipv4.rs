@@ -31,6 +31,12 @@ impl Ipv4<'_> {
         self.0[6] & 0x3f != 0 || self.0[7] != 0
     }
 
+    /// Whether this is a whole packet or the start of one: only these carry ports.
+    #[inline(always)]
+    pub const fn is_first_fragment(&self) -> bool {
+        u16::from_be_bytes([self.0[6], self.0[7]]) << 3 == 0
+    }
+
     /// Remaining hops.
     #[inline(always)]
     pub const fn ttl(&self) -> u8 {

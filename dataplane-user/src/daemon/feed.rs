@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use dataplane_common::{Peer, PeerKey, names};
+use dataplane_common::{Live, Peer, PeerKey, names};
 use tokio::sync::{mpsc, watch};
 
 use super::{Report, Settings, Shared, settings};
@@ -17,7 +17,9 @@ use crate::{
         program::Departed,
         sockets::{SocketError, destroy_udp},
     },
-    model::{NodeIdentity, PortKey, PortState, Protocol, ServiceTable},
+    model::{
+        HealthCheck, Kind, NodeIdentity, ObjectEvent, PortKey, PortState, Protocol, ServiceTable,
+    },
     source::{
         self, Health, KubeSource, ManifestSource, ProblemScope, Source, SourceEvent, SourceProblem,
     },
@@ -26,6 +28,9 @@ use crate::{
 
 /// Events that wait for the loop.
 const EVENTS_MAX: usize = 1024;
+
+/// The cluster autoscaler's mark on a node that it is about to delete.
+const TAINT_TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// What reaches the table.
 #[derive(Clone, Debug)]
@@ -44,6 +49,9 @@ pub struct Fed {
     /// Whether the last report named any problem.
     troubled: bool,
     shared: Shared,
+    checks: watch::Sender<Vec<HealthCheck>>,
+    /// [`ServiceTable::health_version`] of what `checks` holds.
+    checks_version: Option<u64>,
 }
 
 impl Fed {
@@ -51,12 +59,63 @@ impl Fed {
     pub fn new(settings: &Settings, shared: Shared) -> Self {
         let mut identity = NodeIdentity::new(&settings.node_name, []);
         identity.node_ports = settings.node_ports.clone();
+        identity.zone = settings.zone.as_deref().map(Into::into);
         Self {
             table: ServiceTable::new(identity),
             unread: BTreeMap::new(),
             troubled: false,
             shared,
+            checks: watch::Sender::new(Vec::new()),
+            checks_version: None,
         }
+    }
+
+    /// What load balancers may ask about; nothing before the source has told everything.
+    pub fn health_checks(&self) -> watch::Receiver<Vec<HealthCheck>> {
+        self.checks.subscribe()
+    }
+
+    fn tell_health_checks(&mut self) {
+        let version = Some(self.table.health_version());
+        if !self.table.is_synced() || self.checks_version == version {
+            return;
+        }
+        self.checks_version = version;
+        let checks = self.table.health_checks();
+        self.checks.send_if_modified(|told| {
+            let changed = *told != checks;
+            *told = checks;
+            changed
+        });
+    }
+
+    /// Looks whether the event says that this node is about to be deleted, or that it is not.
+    fn look_at_node(&self, event: &ObjectEvent) {
+        let ours = &self.table.node().name;
+        let leaves = match event {
+            ObjectEvent::Node { object, .. }
+                if object.metadata.name.as_deref() == Some(&**ours) =>
+            {
+                is_leaving(object)
+            }
+            ObjectEvent::Gone(object) if object.kind == Kind::Node && object.name.name == *ours => {
+                false
+            }
+            ObjectEvent::Node { .. }
+            | ObjectEvent::Gone(_)
+            | ObjectEvent::Service { .. }
+            | ObjectEvent::EndpointSlice { .. }
+            | ObjectEvent::Pod { .. }
+            | ObjectEvent::ListBegin(_)
+            | ObjectEvent::ListEnd(_)
+            | ObjectEvent::Synced => return,
+        };
+        self.shared.update(|report| {
+            if report.node_leaves != leaves {
+                tracing::info!(leaves, "whether this node is about to be deleted has changed");
+            }
+            report.node_leaves = leaves;
+        });
     }
 
     fn report_problems(&mut self) {
@@ -91,6 +150,7 @@ impl Table for Fed {
             Event::Source(SourceEvent::Objects(objects)) => {
                 let mut news = false;
                 for object in objects {
+                    self.look_at_node(&object);
                     for problem in self.table.apply(object) {
                         news = true;
                         tracing::warn!("{problem}");
@@ -113,6 +173,7 @@ impl Table for Fed {
                 self.report_problems();
             }
         }
+        self.tell_health_checks();
     }
 
     fn take_changed(&mut self) -> BTreeSet<PortKey> {
@@ -122,6 +183,13 @@ impl Table for Fed {
     fn is_synced(&self) -> bool {
         self.table.is_synced()
     }
+}
+
+/// Whether a Node is about to be deleted, as kube-proxy judges it (KEP-3836).
+fn is_leaving(node: &k8s_openapi::api::core::v1::Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let is_tainted = { taints }.any(|taint| taint.key == TAINT_TO_BE_DELETED);
+    node.metadata.deletion_timestamp.is_some() || is_tainted
 }
 
 /// Opens the source and starts to read it; says its name in the report.
@@ -135,7 +203,8 @@ pub async fn start(
             (Source::Manifests(ManifestSource::open(directory)?), "manifests")
         }
         settings::Source::Kubernetes { kubeconfig } => {
-            (Source::Kube(KubeSource::open(kubeconfig.as_deref()).await?), "kubernetes")
+            let source = KubeSource::open(kubeconfig.as_deref(), &settings.node_name).await?;
+            (Source::Kube(source), "kubernetes")
         }
     };
     shared.update(|report| name.clone_into(&mut report.source));
@@ -192,7 +261,10 @@ pub async fn destroy_sockets(
 
 fn destroy_batch(maps: &mut KernelMaps, departed: &[Departed]) -> Result<usize, SocketError> {
     let udp = departed.iter().filter(|endpoint| endpoint.protocol == Protocol::Udp);
-    let ids: BTreeSet<u32> = udp.clone().map(|endpoint| endpoint.id).collect();
+    let mut left: BTreeMap<u32, u32> = BTreeMap::new();
+    for endpoint in udp.clone() {
+        *left.entry(endpoint.id).or_default() |= endpoint.views;
+    }
     let peers: BTreeSet<SocketAddr> =
         udp.map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port)).collect();
     if peers.is_empty() {
@@ -212,6 +284,52 @@ fn destroy_batch(maps: &mut KernelMaps, departed: &[Departed]) -> Result<usize, 
             pad: [0; 4],
         };
         let shown = maps.borrow_mut().lookup::<PeerKey, Peer>(names::PEERS, &key);
-        shown.ok().flatten().is_some_and(|shown| ids.contains(&shown.endpoint))
+        let Some(shown) = shown.ok().flatten() else { return false };
+        // A socket that chose it in a view that it did not leave keeps it.
+        let views = left.get(&shown.endpoint).copied().unwrap_or(0);
+        views & u32::from(shown.views) != 0 || views == Live::CLUSTER | Live::LOCAL
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{ObjectName, ObjectRef};
+
+    fn fed() -> Fed {
+        let source = settings::Source::Manifests("/nowhere".into());
+        Fed::new(&Settings::new("here".into(), source), Shared::default())
+    }
+
+    fn node(name: &str, rest: &serde_json::Value) -> Event {
+        let mut object = json!({"metadata": {"name": name}});
+        object.as_object_mut().unwrap().extend(rest.as_object().cloned().unwrap());
+        let object = serde_json::from_value(object).unwrap();
+        Event::Source(SourceEvent::Objects(vec![ObjectEvent::Node { object, file: None }]))
+    }
+
+    #[test]
+    fn a_node_leaves_when_it_is_deleted_or_the_autoscaler_has_marked_it() {
+        let mut fed = fed();
+        let taints = |key| json!({"spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
+        let deleted =
+            json!({"metadata": {"name": "here", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let gone = ObjectRef { kind: Kind::Node, name: ObjectName::new("", "here") };
+        let gone = Event::Source(SourceEvent::Objects(vec![ObjectEvent::Gone(gone)]));
+        for (event, leaves) in [
+            (node("here", &json!({})), false),
+            (node("there", &taints(TAINT_TO_BE_DELETED)), false),
+            (node("here", &taints("node.kubernetes.io/not-ready")), false),
+            (node("here", &taints(TAINT_TO_BE_DELETED)), true),
+            (node("there", &json!({})), true),
+            (node("here", &json!({})), false),
+            (node("here", &deleted), true),
+            (gone, false),
+        ] {
+            fed.apply(event.clone());
+            assert_eq!(fed.shared.report().node_leaves, leaves, "{event:?}");
+        }
+    }
 }

@@ -30,6 +30,12 @@ pub struct Report {
     pub attachments: Vec<Attachment>,
     /// Map writes that failed and were tried again.
     pub sync_failures: u64,
+    /// Whether the node is about to be deleted.
+    pub node_leaves: bool,
+    /// Listeners that answer health checks of Services.
+    pub health_check_listeners: u64,
+    /// Why other listeners for health checks are not there.
+    pub health_check_failures: Vec<String>,
     /// Names of the service ports in the maps.
     #[serde(skip)]
     pub services: Vec<ServiceName>,
@@ -42,6 +48,16 @@ impl Report {
     /// Whether the node keeps up with its changes.
     pub fn is_healthy(&self, now: Instant) -> bool {
         self.waiting_since.is_none_or(|since| now.duration_since(since) < HEALTH_TIMEOUT)
+    }
+
+    /// Problems by kind: those in objects, and ports for health checks that cannot be opened.
+    pub fn problems_by_kind(&self) -> BTreeMap<String, u64> {
+        let mut problems = self.problems.clone();
+        if !self.health_check_failures.is_empty() {
+            let failures = self.health_check_failures.len() as u64;
+            problems.insert("health_check_port".to_owned(), failures);
+        }
+        problems
     }
 }
 
@@ -65,6 +81,11 @@ impl Shared {
     /// The report as it is now.
     pub fn report(&self) -> Report {
         self.lock().report.clone()
+    }
+
+    /// Whether the node keeps up with its changes.
+    pub fn is_healthy(&self, now: Instant) -> bool {
+        self.lock().report.is_healthy(now)
     }
 
     /// The loop's histograms as they stand now: syncs, network programming.

@@ -1,25 +1,28 @@
 //! Starts everything in order, then follows devices until it is told to stop.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::{
     Settings, Shared,
     feed::{self, Fed},
     lock,
-    node::{Facts, config, write_addresses, write_config},
+    node::Facts,
     settings::socket_path,
+    tell::Teller,
 };
 use crate::{
-    devices::{self, Devices, cookie::netns_cookie, ports::ephemeral, watch::Watch},
+    devices::{
+        self, Devices, NodePortAddresses, cookie::netns_cookie, ports::ephemeral, watch::Watch,
+    },
     ebpf::{
         attach::{self, Attacher, Tc, Xdp},
-        load::{self, Features, Wanted, load},
+        load::{self, Wanted, load},
         maps::{KernelMaps, MapError},
         pin::{self, Pins},
     },
-    http::{self, Context, ListenError},
+    http::{self, Context, ListenError, health_check},
     source,
 };
 
@@ -65,13 +68,8 @@ pub struct Node {
     pub shared: Shared,
     /// Where the maps are.
     pub pins: Pins,
-    /// The node's addresses, for the table of services.
-    pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    sender: watch::Sender<BTreeSet<IpAddr>>,
-    facts: Facts,
     watch: Watch,
     attacher: Attacher,
-    maps: KernelMaps,
     _lock: lock::Lock,
 }
 
@@ -92,8 +90,6 @@ impl Node {
         if settings.debug {
             load::follow_log(&mut programs);
         }
-        let facts = facts(settings, programs.features)?;
-        let maps = KernelMaps::from_pins(&pins.maps())?;
         let shared = Shared::default();
         let context = Context { shared: shared.clone(), pins: pins.clone() };
         let addresses = [
@@ -104,18 +100,33 @@ impl Node {
         http::serve(context, addresses, &socket).await?;
         let how = attach::Settings { cgroup, tc: settings.tc, xdp: settings.xdp };
         let attacher = Attacher::new(programs, pins.clone(), how);
-        let (sender, addresses) = watch::channel(BTreeSet::new());
-        let mut node =
-            Self { shared, pins, addresses, sender, facts, watch, attacher, maps, _lock: lock };
+        let mut node = Self { shared, pins, watch, attacher, _lock: lock };
         let devices = node.watch.devices().borrow().clone();
-        node.apply(&devices)?;
-        let events = feed::start(settings, node.addresses.clone(), node.shared.clone()).await?;
-        let table = Fed::new(settings, node.shared.clone());
-        super::sync::spawn(table, &node.pins, events, node.shared.clone())?;
+        node.serve(settings, &devices).await?;
+        // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
+        node.attach(&devices)?;
         Ok(node)
     }
 
-    /// Follows the devices for ever.
+    /// Tells the programs of the node, and starts everything that goes on by itself.
+    async fn serve(&self, settings: &Settings, devices: &Devices) -> Result<(), Error> {
+        let every = settings.selection.node_ports == NodePortAddresses::All;
+        let maps = KernelMaps::from_pins(&self.pins.maps())?;
+        let mut teller = Teller::new(facts(settings)?, maps, every)?;
+        teller.tell(devices)?;
+        let events = feed::start(settings, teller.addresses(), self.shared.clone()).await?;
+        let table = Fed::new(settings, self.shared.clone());
+        tokio::spawn(health_check::run(health_check::Inputs {
+            checks: table.health_checks(),
+            addresses: teller.health_addresses(),
+            shared: self.shared.clone(),
+        }));
+        let needs = super::sync::spawn(table, &self.pins, events, self.shared.clone())?;
+        tokio::spawn(teller.run(self.watch.devices(), needs));
+        Ok(())
+    }
+
+    /// Attaches to devices as they come, for ever.
     pub async fn run(mut self) -> Result<(), Error> {
         let mut devices = self.watch.devices();
         let mut pause = RETRY.0;
@@ -133,7 +144,7 @@ impl Node {
                 }
             }
             let now = devices.borrow_and_update().clone();
-            complete = match self.apply(&now) {
+            complete = match self.attach(&now) {
                 Ok(()) => self.is_complete(),
                 Err(error) => {
                     let error = attach::chain(&error);
@@ -148,15 +159,7 @@ impl Node {
         self.shared.report().attachments.iter().all(|attachment| attachment.error.is_none())
     }
 
-    /// Tells the programs first, then attaches them.
-    fn apply(&mut self, devices: &Devices) -> Result<(), Error> {
-        write_addresses(&mut self.maps, &devices.node_addresses)?;
-        write_config(&mut self.maps, config(&self.facts, devices))?;
-        self.sender.send_if_modified(|known| {
-            let changed = *known != devices.node_addresses;
-            known.clone_from(&devices.node_addresses);
-            changed
-        });
+    fn attach(&mut self, devices: &Devices) -> Result<(), Error> {
         // Attaching waits for the kernel; other tasks go on meanwhile.
         let attachments = tokio::task::block_in_place(|| self.attacher.sync(devices))?;
         self.shared.update(|report| report.attachments = attachments);
@@ -176,14 +179,12 @@ fn cgroup(settings: &Settings) -> Result<Option<PathBuf>, Error> {
     Ok(Some(path))
 }
 
-fn facts(settings: &Settings, features: Features) -> Result<Facts, Error> {
+fn facts(settings: &Settings) -> Result<Facts, Error> {
     Ok(Facts {
         netns_cookie: netns_cookie()?,
         ephemeral: ephemeral()?,
         node_ports: settings.node_ports.clone(),
-        features,
         tc: settings.tc != Tc::Off,
-        debug: settings.debug,
-        host_endpoints: true,
+        loopback: settings.selection.node_ports.has_loopback(),
     })
 }

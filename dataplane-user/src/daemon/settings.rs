@@ -41,6 +41,8 @@ pub struct Settings {
     pub source: Source,
     /// Name of this node among the endpoints.
     pub node_name: String,
+    /// The zone of this node until its Node object says another one.
+    pub zone: Option<String>,
     /// Which devices get programs, which addresses masquerade.
     pub selection: Selection,
     /// The BPF file system.
@@ -75,6 +77,7 @@ impl Settings {
         Self {
             source,
             node_name,
+            zone: None,
             selection: selection(POD_LINKS, AUTO, Vec::new()),
             bpffs: pin::BPFFS.into(),
             instance: pin::INSTANCE.into(),
@@ -96,7 +99,8 @@ impl Settings {
 pub fn selection(pod_links: &str, nics: &str, node_ips: Vec<IpAddr>) -> Selection {
     let mut nics = Patterns::new(nics);
     let nics_auto = nics.take(AUTO);
-    Selection { pod_links: Patterns::new(pod_links), nics, nics_auto, node_ips }
+    let pod_links = Patterns::new(pod_links);
+    Selection { pod_links, nics, nics_auto, node_ips, ..Selection::default() }
 }
 
 /// `first-last`, as Kubernetes writes it.

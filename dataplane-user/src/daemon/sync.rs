@@ -13,7 +13,7 @@ use crate::{
         maps::{KernelMaps, MapError},
         pin::Pins,
     },
-    sync::{Pace, Received, Status, Sync, Table, services::Services},
+    sync::{Pace, Received, Status, Sync, Table, needs::Needs, services::Services},
     view::ServiceName,
 };
 
@@ -22,13 +22,14 @@ const EVENTS_MAX: usize = 1024;
 /// Between two lists of names; each costs O(services).
 const NAMES_PAUSE: Duration = Duration::from_millis(250);
 
-/// Starts the loop on the maps of `pins`; it ends when every sender of `events` is gone.
+/// Starts the loop on the maps of `pins`; it ends when every sender of `events` is gone. Gives back
+/// what the loop needs of the configuration.
 pub fn spawn<T>(
     table: T,
     pins: &Pins,
     mut events: mpsc::Receiver<T::Event>,
     shared: Shared,
-) -> Result<(), MapError>
+) -> Result<watch::Receiver<Needs>, MapError>
 where
     T: Table + Send + 'static,
     T::Event: Send + 'static,
@@ -36,6 +37,7 @@ where
     let mut sync = Sync::new(table, KernelMaps::from_pins(&pins.maps())?, Pace::default());
     let (departed, batches) = mpsc::unbounded_channel();
     sync.send_departed(departed);
+    let needs = sync.needs();
     tokio::spawn(destroy_sockets(KernelMaps::from_pins(&pins.maps())?, batches));
     tokio::spawn(name_services(sync.status(), sync.services(), shared.clone()));
     tokio::spawn(follow(sync.status(), shared));
@@ -49,7 +51,7 @@ where
         }
     });
     tokio::spawn(async move { drop(sync.run(received).await) });
-    Ok(())
+    Ok(needs)
 }
 
 /// Keeps the names of the services in the report: soon after a change, and not once per change.

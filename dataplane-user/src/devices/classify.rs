@@ -22,13 +22,14 @@ pub fn classify(seen: &Seen, selection: &Selection) -> Devices {
     let devices = devices.collect();
     let node_addresses: BTreeSet<IpAddr> =
         seen.addresses.iter().map(|address| address.ip).filter(is_node_address).collect();
-    let mut found = Devices { devices, node_addresses, masquerade4: None, masquerade6: None };
+    let mut found = Devices { devices, node_addresses, ..Devices::default() };
     if let Some(IpAddr::V4(ip)) = masquerade(seen, selection, &found, Family::V4) {
         found.masquerade4 = Some(ip);
     }
     if let Some(IpAddr::V6(ip)) = masquerade(seen, selection, &found, Family::V6) {
         found.masquerade6 = Some(ip);
     }
+    found.node_port_addresses = selection.node_ports.choose(&found);
     found
 }
 

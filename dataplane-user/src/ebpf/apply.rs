@@ -1,13 +1,14 @@
 //! Makes the maps hold what the program says: make before break, each step safe to repeat.
 
-use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, names};
+use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, SourceKey, names};
 
 use super::{
     blocks::Block,
     half::Half,
     kernel::Plain,
     maps::{MapError, MapWriter},
-    program::{Program, Shared},
+    owners::is_marker,
+    program::{LiveEdit, Program, Shared},
 };
 
 /// How many entries an apply wrote and deleted.
@@ -23,41 +24,116 @@ impl Program {
     /// Writes every entry that may differ. After an error what is left stays pending; a repetition
     /// takes up from there, with whatever the program says by then.
     ///
-    /// Order: identities, endpoint blocks and gate bits; then frontends in; then frontends out;
-    /// then the identities of those who left. Blocks given back rest from `now_ms` on.
+    /// Order: identities with the views they have or get, endpoint blocks, gate bits and source
+    /// ranges; then frontends in; then frontends out; then source ranges and identities that left,
+    /// and the views that others lost. What is given back rests from `now_ms` on.
     pub fn apply(&mut self, maps: &mut impl MapWriter, now_ms: u64) -> Result<Applied, MapError> {
         let mut applied = Applied::default();
-        applied.written += apply_live(&mut self.shared, maps, true)?;
+        applied.written += apply_live_in(&mut self.shared, maps)?;
         applied.written += apply_gate(&mut self.shared, maps)?;
         applied.written += apply_blocks(&mut self.v4, maps, names::ENDPOINTS4)?;
         applied.written += apply_blocks(&mut self.v6, maps, names::ENDPOINTS6)?;
+        apply_sources_in(&mut self.v4, maps, names::SOURCES4, &mut applied)?;
+        apply_sources_in(&mut self.v6, maps, names::SOURCES6, &mut applied)?;
         apply_frontends(&mut self.v4, maps, names::FRONTENDS4, &mut applied)?;
         apply_frontends(&mut self.v6, maps, names::FRONTENDS6, &mut applied)?;
-        applied.written += apply_live(&mut self.shared, maps, false)?;
+        apply_sources_out(&mut self.v4, maps, names::SOURCES4, &mut applied)?;
+        apply_sources_out(&mut self.v6, maps, names::SOURCES6, &mut applied)?;
+        applied.written += apply_live_out(&mut self.shared, maps)?;
         self.shared.ids.applied(now_ms);
-        self.v4.blocks.applied(now_ms);
-        self.v6.blocks.applied(now_ms);
+        self.v4.applied(now_ms);
+        self.v6.applied(now_ms);
         Ok(applied)
     }
 }
 
-/// Writes the identities that take flows (`enter`), or clears those which no longer do.
-fn apply_live(
-    shared: &mut Shared,
-    maps: &mut impl MapWriter,
-    enter: bool,
-) -> Result<usize, MapError> {
+/// Writes the identities that take flows. One that leaves a view stays in it until
+/// [`apply_live_out`], as long as frontends lead to it.
+fn apply_live_in(shared: &mut Shared, maps: &mut impl MapWriter) -> Result<usize, MapError> {
     shared.live_dirty.sort_unstable();
-    shared.live_dirty.dedup();
-    let (keys, rest): (Vec<u32>, Vec<u32>) = std::mem::take(&mut shared.live_dirty)
-        .into_iter()
-        .partition(|&index| (shared.ids.live(index) != 0) == enter);
-    let live = |id| Live { id, views: if id == 0 { 0 } else { Live::CLUSTER | Live::LOCAL } };
-    let values: Vec<Live> = keys.iter().map(|&index| live(shared.ids.live(index))).collect();
+    shared.live_dirty.dedup_by(|next, kept| {
+        let same = next.index == kept.index;
+        if same {
+            kept.before |= next.before;
+        }
+        same
+    });
+    let live = |edit: &LiveEdit| shared.ids.live(edit.index);
+    let (enter, leave): (Vec<LiveEdit>, Vec<LiveEdit>) =
+        std::mem::take(&mut shared.live_dirty).into_iter().partition(|edit| live(edit).id != 0);
+    let keys: Vec<u32> = enter.iter().map(|edit| edit.index).collect();
+    let value = |edit: &LiveEdit| Live { views: live(edit).views | edit.before, ..live(edit) };
+    let values: Vec<Live> = enter.iter().map(value).collect();
     let (written, result) = write(maps, names::LIVE, &keys, &values);
-    shared.live_dirty = rest;
-    shared.live_dirty.extend_from_slice(&keys[written..]);
+    let stays = |at: usize, edit: &LiveEdit| at >= written || edit.before & !live(edit).views != 0;
+    let rest = enter.iter().enumerate().filter(|(at, edit)| stays(*at, edit));
+    shared.live_dirty = leave;
+    shared.live_dirty.extend(rest.map(|(_, edit)| edit));
     result.map(|()| written)
+}
+
+/// Clears the identities that no longer take flows, and the views that others left.
+fn apply_live_out(shared: &mut Shared, maps: &mut impl MapWriter) -> Result<usize, MapError> {
+    let edits = std::mem::take(&mut shared.live_dirty);
+    let keys: Vec<u32> = edits.iter().map(|edit| edit.index).collect();
+    let values: Vec<Live> = keys.iter().map(|&index| shared.ids.live(index)).collect();
+    let (written, result) = write(maps, names::LIVE, &keys, &values);
+    shared.live_dirty.extend_from_slice(&edits[written..]);
+    result.map(|()| written)
+}
+
+/// Writes the ranges of clients that are served.
+fn apply_sources_in<const N: usize>(
+    half: &mut Half<N>,
+    maps: &mut impl MapWriter,
+    map: &'static str,
+    applied: &mut Applied,
+) -> Result<(), MapError> {
+    let dirty = &mut half.sources.dirty;
+    dirty.sort_unstable();
+    dirty.dedup();
+    match write_sources(half, maps, map, applied) {
+        // A full map needs its deletions first. Until then frontends serve fewer clients than they
+        // may, never others.
+        Err(error) if error.is_full() => {
+            apply_sources_out(half, maps, map, applied)?;
+            write_sources(half, maps, map, applied)
+        }
+        result => result,
+    }
+}
+
+fn write_sources<const N: usize>(
+    half: &mut Half<N>,
+    maps: &mut impl MapWriter,
+    map: &'static str,
+    applied: &mut Applied,
+) -> Result<(), MapError> {
+    let (keys, rest): (Vec<SourceKey<N>>, _) = std::mem::take(&mut half.sources.dirty)
+        .into_iter()
+        .partition(|source| half.sources.holds(source));
+    let (written, result) = write(maps, map, &keys, &vec![1u32; keys.len()]);
+    half.sources.dirty = rest;
+    half.sources.dirty.extend_from_slice(&keys[written..]);
+    applied.written += written;
+    result
+}
+
+/// Deletes the ranges that nobody serves any more.
+fn apply_sources_out<const N: usize>(
+    half: &mut Half<N>,
+    maps: &mut impl MapWriter,
+    map: &'static str,
+    applied: &mut Applied,
+) -> Result<(), MapError> {
+    let (keys, rest): (Vec<SourceKey<N>>, _) = std::mem::take(&mut half.sources.dirty)
+        .into_iter()
+        .partition(|source| !half.sources.holds(source));
+    let (done, result) = delete(maps, map, &keys);
+    half.sources.dirty = rest;
+    half.sources.dirty.extend_from_slice(&keys[done..]);
+    applied.deleted += done;
+    result
 }
 
 fn apply_gate(shared: &mut Shared, maps: &mut impl MapWriter) -> Result<usize, MapError> {
@@ -98,7 +174,8 @@ fn apply_frontends<const N: usize>(
     map: &'static str,
     applied: &mut Applied,
 ) -> Result<(), MapError> {
-    half.frontends_dirty.sort_unstable();
+    // Markers last: a new cluster IP refuses no port before the ports that it has are there.
+    half.frontends_dirty.sort_unstable_by_key(|key| (is_marker(key), *key));
     half.frontends_dirty.dedup();
     let first = apply_frontends_in(half, maps, map, applied);
     // A full map needs its deletions first; what they leave room for is then written.
@@ -106,11 +183,12 @@ fn apply_frontends<const N: usize>(
     if !full {
         first?;
     }
-    let (keys, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut half.frontends_dirty)
+    let (mut keys, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut half.frontends_dirty)
         .into_iter()
         .partition(|key: &FrontendKey<N>| half.frontend(key).is_none());
-    let result = if keys.is_empty() { Ok(()) } else { maps.delete(map, &keys) };
-    let done = result.as_ref().map_or_else(MapError::done, |()| keys.len()).min(keys.len());
+    // And markers first: no port that goes is refused because its address still looks like one.
+    keys.sort_unstable_by_key(|key| (!is_marker(key), *key));
+    let (done, result) = delete(maps, map, &keys);
     half.frontends_dirty = rest;
     half.frontends_dirty.extend_from_slice(&keys[done..]);
     applied.deleted += done;
@@ -153,6 +231,21 @@ fn write<K: Plain, V: Plain>(
         return (0, Ok(()));
     }
     match maps.update(map, keys, values) {
+        Ok(()) => (keys.len(), Ok(())),
+        Err(error) => (error.done().min(keys.len()), Err(error)),
+    }
+}
+
+/// Deletes entries, and says how many were deleted also when not all were.
+fn delete<K: Plain>(
+    maps: &mut impl MapWriter,
+    map: &'static str,
+    keys: &[K],
+) -> (usize, Result<(), MapError>) {
+    if keys.is_empty() {
+        return (0, Ok(()));
+    }
+    match maps.delete(map, keys) {
         Ok(()) => (keys.len(), Ok(())),
         Err(error) => (error.done().min(keys.len()), Err(error)),
     }

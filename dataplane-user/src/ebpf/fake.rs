@@ -22,6 +22,8 @@ pub(crate) struct FakeMaps {
     /// Calls that deleted frontends.
     pub(crate) deletes: u64,
     pub(crate) seed: u64,
+    /// How many entries can still be written or deleted before every call fails.
+    pub(crate) entries_left: Option<usize>,
 }
 
 impl FakeMaps {
@@ -34,6 +36,7 @@ impl FakeMaps {
             failures: 0,
             deletes: 0,
             seed: 0x9e37_79b9_7f4a_7c15,
+            entries_left: None,
         }
     }
 
@@ -46,6 +49,13 @@ impl FakeMaps {
         let fails = self.fail_one_in != 0 && self.seed.is_multiple_of(self.fail_one_in);
         self.failures += u64::from(fails);
         fails
+    }
+
+    /// Whether the next entry fails, after those of the same call before it.
+    fn stops(&mut self) -> bool {
+        let stops = self.entries_left == Some(0);
+        self.entries_left = self.entries_left.map(|left| left.saturating_sub(1));
+        stops
     }
 
     fn error(map: &'static str, operation: Operation, done: usize, errno: i32) -> MapError {
@@ -63,14 +73,17 @@ impl MapWriter for FakeMaps {
     ) -> Result<(), MapError> {
         let fails = self.fails();
         let room = self.max_entries(map)? as usize;
-        let entries = self.contents.entry(map).or_default();
         for (at, (key, value)) in keys.iter().zip(values).enumerate() {
-            if fails && at == keys.len() / 2 {
+            if self.stops() || fails && at == keys.len() / 2 {
                 return Err(Self::error(map, Operation::Write, at, libc::EAGAIN));
             }
             let key = bytes(std::slice::from_ref(key)).to_vec();
+            let entries = self.contents.entry(map).or_default();
             if entries.len() >= room && !entries.contains_key(&key) {
-                return Err(Self::error(map, Operation::Write, at, libc::E2BIG));
+                // As the kernel says it of hashes and of tries.
+                let is_trie = [names::SOURCES4, names::SOURCES6].contains(&map);
+                let errno = if is_trie { libc::ENOSPC } else { libc::E2BIG };
+                return Err(Self::error(map, Operation::Write, at, errno));
             }
             entries.insert(key, bytes(std::slice::from_ref(value)).to_vec());
         }
@@ -80,11 +93,11 @@ impl MapWriter for FakeMaps {
     fn delete<K: Plain>(&mut self, map: &'static str, keys: &[K]) -> Result<(), MapError> {
         let fails = self.fails();
         self.deletes += 1;
-        let entries = self.contents.entry(map).or_default();
         for (at, key) in keys.iter().enumerate() {
-            if fails && at == keys.len() / 2 {
+            if self.stops() || fails && at == keys.len() / 2 {
                 return Err(Self::error(map, Operation::Delete, at, libc::EAGAIN));
             }
+            let entries = self.contents.entry(map).or_default();
             entries.remove(bytes(std::slice::from_ref(key)));
         }
         Ok(())
@@ -113,8 +126,12 @@ impl MapWriter for FakeMaps {
         map: &'static str,
         key: &K,
     ) -> Result<Option<V>, MapError> {
+        let key = bytes(std::slice::from_ref(key));
         let entries = self.contents.get(map);
-        let found = entries.and_then(|entries| entries.get(bytes(std::slice::from_ref(key))));
+        let found = entries.and_then(|entries| match map {
+            names::SOURCES4 | names::SOURCES6 => longest_prefix(entries, key),
+            _ => entries.get(key),
+        });
         Ok(found.and_then(|found| value(found)))
     }
 
@@ -125,8 +142,24 @@ impl MapWriter for FakeMaps {
             names::ENDPOINTS4 => self.limits.endpoints4,
             names::ENDPOINTS6 => self.limits.endpoints6,
             names::LIVE => self.limits.live,
+            names::SOURCES4 => self.limits.sources4,
+            names::SOURCES6 => self.limits.sources6,
             names::GATE => dataplane_common::gate::WORDS,
             _ => 1024,
         })
     }
+}
+
+/// What a trie finds: the entry with the longest prefix of `key`. Keys begin with a length in bits.
+fn longest_prefix<'a>(entries: &'a BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8]) -> Option<&'a Vec<u8>> {
+    let parts = |key: &[u8]| Some((value::<u32>(key.get(..4)?)?, key.get(4..)?.to_vec()));
+    let (key_len, data) = parts(key)?;
+    let bit = |bytes: &[u8], at: u32| bytes[at as usize / 8] >> (7 - at % 8) & 1;
+    let prefix_len = |entry: &[u8]| {
+        let (len, prefix) = parts(entry)?;
+        let same = len <= key_len && (0..len).all(|at| bit(&prefix, at) == bit(&data, at));
+        same.then_some(len)
+    };
+    let found = entries.iter().filter_map(|(entry, found)| Some((prefix_len(entry)?, found)));
+    found.max_by_key(|(len, _)| *len).map(|(_, found)| found)
 }

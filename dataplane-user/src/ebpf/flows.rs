@@ -1,19 +1,31 @@
 //! Expires flows, both directions together, and says which gate bits live flows need.
+//!
+//! Nobody sweeps `AFFINITY`: the kernel drops what was used least lately when it needs room. Entries
+//! of services that are gone may stay until then. They lead nowhere, since the identity of their
+//! endpoint is never live again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use dataplane_common::{Flow, FlowKey, TCP, names};
+use dataplane_common::{Flow, FlowKey, SCTP, TCP, names};
 
 use super::{
     gate,
     maps::{MapError, MapWriter},
 };
 
+/// The longest time for which a silent flow is kept.
+pub const SILENCE_MAX: Duration =
+    Duration::from_nanos((timeout_ticks::ESTABLISHED as u64 + 1) << 30);
+
 /// How long a flow may be silent, in ticks of 2³⁰ ns (1.07 s) rounded up.
 mod timeout_ticks {
-    pub(super) const TCP_CLOSED: u32 = 28;
-    pub(super) const TCP_UNANSWERED: u32 = 56;
-    pub(super) const TCP_ESTABLISHED: u32 = 80_467;
+    /// Of TCP and SCTP.
+    pub(super) const CLOSED: u32 = 28;
+    pub(super) const UNANSWERED: u32 = 56;
+    pub(super) const ESTABLISHED: u32 = 80_467;
     pub(super) const UDP_UNANSWERED: u32 = 56;
     pub(super) const UDP_ANSWERED: u32 = 168;
 }
@@ -34,12 +46,18 @@ pub struct Sweep {
 /// The state of a flow and how many ticks it may be silent.
 fn state<const N: usize>(protocol: u8, flow: &Flow<N>) -> (&'static str, u32) {
     let answered = flow.flags & Flow::<N>::ANSWERED != 0;
-    match (protocol == TCP, answered) {
-        (true, _) if Flow::<N>::is_closed(flow.flags) => ("tcp_closed", timeout_ticks::TCP_CLOSED),
-        (true, true) => ("tcp_established", timeout_ticks::TCP_ESTABLISHED),
-        (true, false) => ("tcp_unanswered", timeout_ticks::TCP_UNANSWERED),
-        (false, true) => ("udp_answered", timeout_ticks::UDP_ANSWERED),
-        (false, false) => ("udp_unanswered", timeout_ticks::UDP_UNANSWERED),
+    let [closed, established, unanswered] = match protocol {
+        TCP => ["tcp_closed", "tcp_established", "tcp_unanswered"],
+        SCTP => ["sctp_closed", "sctp_established", "sctp_unanswered"],
+        _ if answered => return ("udp_answered", timeout_ticks::UDP_ANSWERED),
+        _ => return ("udp_unanswered", timeout_ticks::UDP_UNANSWERED),
+    };
+    if Flow::<N>::is_closed(flow.flags) {
+        (closed, timeout_ticks::CLOSED)
+    } else if answered {
+        (established, timeout_ticks::ESTABLISHED)
+    } else {
+        (unanswered, timeout_ticks::UNANSWERED)
     }
 }
 
@@ -150,6 +168,9 @@ mod tests {
             (TCP, [Flow::<4>::RESET, 0], 30),
             (TCP, [0, 0], 60),
             (TCP, [answered | fin, answered], 86_400),
+            (SCTP, [0, Flow::<4>::RESET], 30),
+            (SCTP, [0, 0], 60),
+            (SCTP, [answered, 0], 86_400),
             (UDP, [0, 0], 60),
             (UDP, [answered, 0], 180),
         ];

@@ -6,20 +6,36 @@ use std::{
 };
 
 use ahash::{AHashMap, RandomState};
-use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, Slots, UDP};
+use dataplane_common::{Endpoint, EndpointId, Frontend, FrontendKey, FrontendKind, SCTP, UDP};
 use hashbrown::HashTable;
 
 use super::{
     blocks::{Block, Blocks},
+    grace::Grace,
+    owners::{Owner, Tally, is_marker},
     program::{Fill, ServicePort},
+    shape::Shape,
+    sources::Sources,
 };
 use crate::model::{Family, PortKey, Protocol};
 
-/// A frontend that a service port wants, and its bits ([`Frontend::MASQUERADE_INSIDE`]).
+/// A frontend that a service port wants, and the bits of its value ([`Frontend::flags`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim<const N: usize> {
     pub(crate) key: FrontendKey<N>,
     pub(crate) flags: u32,
+}
+
+impl<const N: usize> Claim<N> {
+    /// What part of an object it comes from.
+    pub(crate) fn kind(&self) -> Option<FrontendKind> {
+        Frontend { flags: self.flags, ..Frontend::default() }.kind()
+    }
+
+    /// Whether its address is a cluster IP.
+    pub(crate) fn is_cluster_ip(&self) -> bool {
+        self.kind() == Some(FrontendKind::ClusterIp)
+    }
 }
 
 /// One service port.
@@ -27,25 +43,20 @@ pub(crate) struct Claim<const N: usize> {
 pub(crate) struct Port<const N: usize> {
     /// `None`: found in the maps, and no object has claimed it yet.
     pub(crate) key: Option<PortKey>,
-    pub(crate) claims: Box<[Claim<N>]>,
-    pub(crate) block: Block,
+    /// The frontends that it wants, whoever has them: sorted.
+    pub(crate) frontends: Box<[FrontendKey<N>]>,
+    pub(crate) shape: Shape,
 }
 
 impl<const N: usize> Port<N> {
     /// The protocol of all its frontends.
     pub(crate) fn protocol(&self) -> Protocol {
-        match self.claims.first() {
-            Some(claim) if claim.key.protocol() == UDP => Protocol::Udp,
+        match self.frontends.first() {
+            Some(frontend) if frontend.protocol() == UDP => Protocol::Udp,
+            Some(frontend) if frontend.protocol() == SCTP => Protocol::Sctp,
             Some(_) | None => Protocol::Tcp,
         }
     }
-}
-
-/// Who has a frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
-    pub(crate) slot: u32,
-    pub(crate) flags: u32,
 }
 
 /// One family's part of a program.
@@ -58,10 +69,17 @@ pub(crate) struct Half<const N: usize> {
     /// The endpoint array up to its highest slot in use.
     pub(crate) endpoints: Vec<Endpoint<N>>,
     pub(crate) frontends: AHashMap<FrontendKey<N>, Owner>,
+    pub(crate) tally: Tally<N>,
+    pub(crate) sources: Sources<N>,
     /// Frontends that more than one port wants: those who do not have it.
     pub(crate) contested: BTreeMap<FrontendKey<N>, BTreeMap<PortKey, Owner>>,
     pub(crate) ports: Vec<Option<Port<N>>>,
+    /// By slot, for the few ports with session affinity: for how many seconds.
+    affinities: BTreeMap<u32, u32>,
     slots_free: VecDeque<u32>,
+    /// Slots on their way to be free. Their numbers stand in maps, beside ranges of clients that the
+    /// next port must not take over.
+    slots_resting: Grace<u32>,
     index: HashTable<u32>,
     /// Frontends and blocks that may differ from the kernel's.
     pub(crate) frontends_dirty: Vec<FrontendKey<N>>,
@@ -93,7 +111,12 @@ pub(crate) fn address<const N: usize>(octets: [u8; N]) -> IpAddr {
 
 impl<const N: usize> Half<N> {
     /// Nothing yet, for maps of these sizes.
-    pub(crate) fn new(family: Family, frontends_max: u32, endpoints_max: u32) -> Self {
+    pub(crate) fn new(
+        family: Family,
+        frontends_max: u32,
+        endpoints_max: u32,
+        sources_max: u32,
+    ) -> Self {
         Self {
             family,
             // Fixed seeds: equal tables give equal programs, and names come from a trusted server.
@@ -102,9 +125,13 @@ impl<const N: usize> Half<N> {
             blocks: Blocks::new(endpoints_max),
             endpoints: Vec::new(),
             frontends: AHashMap::new(),
+            tally: Tally::new(),
+            sources: Sources::new(sources_max),
             contested: BTreeMap::new(),
             ports: Vec::new(),
+            affinities: BTreeMap::new(),
             slots_free: VecDeque::new(),
+            slots_resting: Grace::default(),
             index: HashTable::new(),
             frontends_dirty: Vec::new(),
             blocks_dirty: Vec::new(),
@@ -126,6 +153,7 @@ impl<const N: usize> Half<N> {
     pub(crate) fn expect(&mut self, ports: usize) {
         grow(&mut self.ports, ports);
         self.frontends.reserve(ports);
+        self.tally.expect(ports);
         let (ports_now, hasher) = (&self.ports, &self.hasher);
         self.index.reserve(ports, |slot| rehash(ports_now, hasher, *slot));
     }
@@ -185,7 +213,8 @@ impl<const N: usize> Half<N> {
     /// Takes the port out of its slot.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Port<N>> {
         let port = self.ports.get_mut(slot as usize)?.take()?;
-        self.slots_free.push_back(slot);
+        self.slots_resting.release(slot);
+        self.affinities.remove(&slot);
         if let Some(key) = &port.key
             && let Ok(entry) =
                 self.index.find_entry(self.hasher.hash_one(key), |other| *other == slot)
@@ -195,19 +224,47 @@ impl<const N: usize> Half<N> {
         Some(port)
     }
 
+    /// Seconds for which clients of the port in a slot stay with their endpoint; 0 means never.
+    pub(crate) fn affinity_s(&self, slot: u32) -> u32 {
+        self.affinities.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// Sets what [`Self::affinity_s`] says.
+    pub(crate) fn set_affinity(&mut self, slot: u32, affinity_s: u32) {
+        if affinity_s == 0 {
+            self.affinities.remove(&slot);
+        } else {
+            self.affinities.insert(slot, affinity_s);
+        }
+    }
+
+    /// What was given back is no longer in the maps.
+    pub(crate) fn applied(&mut self, now_ms: u64) {
+        self.blocks.applied(now_ms);
+        self.slots_resting.applied(now_ms);
+    }
+
+    /// Frees what has rested; says whether that was anything.
+    pub(crate) fn reclaim(&mut self, now_ms: u64) -> bool {
+        let slots = self.slots_resting.ready(now_ms);
+        self.slots_free.extend(&slots);
+        self.blocks.reclaim(now_ms) || !slots.is_empty()
+    }
+
+    /// Whether something rests or waits for that.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.blocks.is_resting() || !self.slots_resting.is_empty()
+    }
+
     /// What the kernel's entry for `key` should be.
     pub(crate) fn frontend(&self, key: &FrontendKey<N>) -> Option<Frontend> {
+        if is_marker(key) {
+            return (self.tally.cluster_ip(&key.addr()) > 0).then(Frontend::default);
+        }
         let owner = self.frontends.get(key)?;
-        let Block { base, len } = self.port(owner.slot)?.block;
-        let service = self.number(owner.slot);
-        let slots = Slots { base, count: len };
-        Some(Frontend {
-            inside: slots,
-            outside: slots,
-            flags: owner.flags,
-            service,
-            ..Frontend::default()
-        })
+        let shape = self.port(owner.slot)?.shape;
+        let (number, affinity_s) = (self.number(owner.slot), self.affinity_s(owner.slot));
+        Some(shape.value(number, owner.flags, affinity_s))
     }
 
     /// The endpoints of a block.
@@ -230,14 +287,20 @@ impl<const N: usize> Half<N> {
         self.blocks_dirty.push(block);
     }
 
-    /// How many frontends fit beside those which are there.
-    pub(crate) fn frontends_room(&self) -> usize {
-        (self.frontends_max as usize).saturating_sub(self.frontends.len())
+    /// How many entries are in the map of frontends.
+    fn frontends_used(&self) -> usize {
+        self.frontends.len() + self.tally.markers_len()
     }
 
-    /// Frontends and slots that may differ from the kernel's.
+    /// How many frontends fit beside those which are there. A frontend that more than one port wants
+    /// may pass to one for which its address is a cluster IP, and then needs a marker.
+    pub(crate) fn frontends_room(&self) -> usize {
+        (self.frontends_max as usize).saturating_sub(self.frontends_used() + self.contested.len())
+    }
+
+    /// Frontends, blocks and ranges that may differ from the kernel's.
     pub(crate) fn pending(&self) -> usize {
-        self.frontends_dirty.len() + self.blocks_dirty.len()
+        self.frontends_dirty.len() + self.blocks_dirty.len() + self.sources.dirty.len()
     }
 
     /// Every port with its number.
@@ -247,8 +310,8 @@ impl<const N: usize> Half<N> {
             Some(ServicePort {
                 number: self.number(slot),
                 key: port.key.clone(),
-                frontends: port.claims.len(),
-                endpoints: port.block.len as usize,
+                frontends: port.frontends.len(),
+                endpoints: port.shape.block.len as usize,
             })
         })
     }
@@ -263,11 +326,16 @@ impl<const N: usize> Half<N> {
     }
 
     pub(crate) fn frontends_fill(&self, map: &'static str) -> Fill {
-        Fill { map, used: self.frontends.len(), max: self.frontends_max as usize }
+        Fill { map, used: self.frontends_used(), max: self.frontends_max as usize }
     }
 
     pub(crate) fn endpoints_fill(&self, map: &'static str) -> Fill {
         Fill { map, used: self.blocks.used() as usize, max: self.blocks.max() as usize }
+    }
+
+    pub(crate) fn sources_fill(&self, map: &'static str) -> Fill {
+        let (used, max) = self.sources.fill();
+        Fill { map, used, max }
     }
 }
 

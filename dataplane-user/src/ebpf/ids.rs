@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
-use dataplane_common::EndpointId;
+use dataplane_common::{EndpointId, Live};
 
 use super::grace::Grace;
 
 const IN_USE: u16 = 1 << 15;
-const GENERATION: u16 = (1 << 12) - 1;
+/// Where the views start: bits of [`Live`], none while the index is not in use.
+const VIEWS_SHIFT: u32 = 12;
+const VIEWS: u16 = 3 << VIEWS_SHIFT;
+const GENERATION: u16 = (1 << VIEWS_SHIFT) - 1;
 /// Indexes wait in a queue at least this long before one is used again, while fresh ones remain:
 /// a generation then repeats after 4 million changes at the earliest.
 const QUEUE_MIN: usize = 1024;
@@ -17,7 +20,7 @@ const QUEUE_MIN: usize = 1024;
 pub(crate) struct Ids {
     max: usize,
     used: usize,
-    /// By index: generation given last, and whether it is in use.
+    /// By index: generation given last, whether it is in use, and in which views.
     state: Vec<u16>,
     recycled: VecDeque<u32>,
     grace: Grace<u32>,
@@ -45,8 +48,8 @@ impl Ids {
         self.max - self.used
     }
 
-    /// Takes an identity.
-    pub(crate) fn take(&mut self) -> Option<EndpointId> {
+    /// Takes an identity that takes flows in these views.
+    pub(crate) fn take(&mut self, views: u32) -> Option<EndpointId> {
         let fresh = self.state.len() < self.max;
         let index = if fresh && self.recycled.len() < QUEUE_MIN {
             self.state.push(IN_USE);
@@ -60,7 +63,14 @@ impl Ids {
             index
         };
         self.used += 1;
-        Some(EndpointId::from_bits(self.live(index)))
+        self.set_views(index, views);
+        Some(EndpointId::from_bits(self.live(index).id))
+    }
+
+    /// An index in use takes flows in these views from now on.
+    pub(crate) fn set_views(&mut self, index: u32, views: u32) {
+        let state = &mut self.state[index as usize];
+        *state = *state & !VIEWS | bits(views);
     }
 
     /// Gives an identity back; it takes no new flows from now on.
@@ -70,12 +80,13 @@ impl Ids {
     }
 
     /// What `LIVE[index]` should hold.
-    pub(crate) fn live(&self, index: u32) -> u32 {
+    pub(crate) fn live(&self, index: u32) -> Live {
         match self.state.get(index as usize) {
-            Some(state) if state & IN_USE != 0 => {
-                EndpointId::new(index, u32::from(state & GENERATION)).to_bits()
-            }
-            Some(_) | None => 0,
+            Some(state) if state & IN_USE != 0 => Live {
+                id: EndpointId::new(index, u32::from(state & GENERATION)).to_bits(),
+                views: u32::from(state & VIEWS) >> VIEWS_SHIFT,
+            },
+            Some(_) | None => Live::default(),
         }
     }
 
@@ -97,15 +108,15 @@ impl Ids {
         !self.grace.is_empty()
     }
 
-    /// Takes exactly this identity, found in a map. After the last of these calls comes
-    /// [`Self::observed`].
-    pub(crate) fn reserve(&mut self, id: EndpointId) -> bool {
-        if !self.raise(id) || self.live(id.index()) != 0 {
+    /// Takes exactly this identity, found in a map with these views. After the last of these calls
+    /// comes [`Self::observed`].
+    pub(crate) fn reserve(&mut self, id: EndpointId, views: u32) -> bool {
+        if !self.raise(id) || self.live(id.index()).id != 0 {
             return false;
         }
         #[expect(clippy::cast_possible_truncation, reason = "12 bits")]
         let generation = id.generation() as u16;
-        self.state[id.index() as usize] = generation | IN_USE;
+        self.state[id.index() as usize] = generation | IN_USE | bits(views);
         self.used += 1;
         true
     }
@@ -133,9 +144,15 @@ impl Ids {
         #[expect(clippy::cast_possible_truncation, reason = "at most INDEX_MAX entries")]
         let len = self.state.len() as u32;
         let resting = self.grace.all();
-        let is_free = |index: &u32| self.live(*index) == 0 && !resting.contains(index);
+        let is_free = |index: &u32| self.live(*index).id == 0 && !resting.contains(index);
         self.recycled = (1..len).filter(is_free).collect();
     }
+}
+
+/// Views as they stand in the state of an index.
+#[expect(clippy::cast_possible_truncation, reason = "two bits")]
+const fn bits(views: u32) -> u16 {
+    ((views & (Live::CLUSTER | Live::LOCAL)) << VIEWS_SHIFT) as u16
 }
 
 #[cfg(test)]
@@ -145,15 +162,17 @@ mod tests {
     #[test]
     fn an_index_comes_back_as_another_generation() {
         let mut ids = Ids::new(3);
-        let (first, second) = (ids.take().unwrap(), ids.take().unwrap());
-        assert!(ids.take().is_none());
-        assert_eq!(ids.live(first.index()), first.to_bits());
+        let (first, second) = (ids.take(Live::CLUSTER).unwrap(), ids.take(Live::LOCAL).unwrap());
+        assert!(ids.take(Live::CLUSTER).is_none());
+        assert_eq!(ids.live(first.index()), Live { id: first.to_bits(), views: Live::CLUSTER });
+        ids.set_views(first.index(), Live::LOCAL);
+        assert_eq!(ids.live(first.index()), Live { id: first.to_bits(), views: Live::LOCAL });
         ids.release(first);
-        assert_eq!(ids.live(first.index()), 0);
+        assert_eq!(ids.live(first.index()), Live::default());
         ids.applied(0);
-        assert!(ids.take().is_none(), "it rests");
+        assert!(ids.take(Live::CLUSTER).is_none(), "it rests");
         ids.reclaim(super::super::grace::GRACE_MS);
-        let again = ids.take().unwrap();
+        let again = ids.take(Live::CLUSTER).unwrap();
         assert_eq!((again.index(), again.generation()), (first.index(), first.generation() + 1));
         assert_ne!(again, second);
     }
@@ -162,10 +181,10 @@ mod tests {
     fn a_generation_that_a_flow_remembers_does_not_come_back_after_a_restart() {
         let mut ids = Ids::new(3);
         let remembered = EndpointId::new(2, 7);
-        assert!(ids.reserve(EndpointId::new(1, 4095)));
+        assert!(ids.reserve(EndpointId::new(1, 4095), Live::CLUSTER));
         assert!(ids.raise(remembered));
         ids.observed();
-        assert_eq!(ids.take().unwrap(), EndpointId::new(2, 8));
+        assert_eq!(ids.take(Live::CLUSTER).unwrap(), EndpointId::new(2, 8));
         assert_eq!(ids.available(), 0);
     }
 }

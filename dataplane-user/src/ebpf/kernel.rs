@@ -125,12 +125,17 @@ pub const HASH: u32 = 1;
 pub const ARRAY: u32 = 2;
 /// `BPF_MAP_TYPE_LRU_HASH`.
 pub const LRU_HASH: u32 = 9;
+/// `BPF_MAP_TYPE_LPM_TRIE`.
+pub const LPM_TRIE: u32 = 11;
+/// `BPF_F_NO_PREALLOC`, without which the kernel makes no trie.
+const NO_PREALLOC: u32 = 1;
 
 /// A new map that no program uses; benches and tests fill it.
 pub fn create<K: Plain, V: Plain>(kind: u32, max_entries: u32) -> io::Result<OwnedFd> {
     let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     let (key_size, value_size) = (size(size_of::<K>()), size(size_of::<V>()));
-    let mut attr = Create { kind, key_size, value_size, max_entries, flags: 0 };
+    let flags = if kind == LPM_TRIE { NO_PREALLOC } else { 0 };
+    let mut attr = Create { kind, key_size, value_size, max_entries, flags };
     let fd = bpf(MAP_CREATE, &mut attr)?;
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap_or(-1)) })
@@ -153,11 +158,12 @@ pub struct Map {
 }
 
 impl Map {
-    /// Takes an array or a hash; those with a value per processor are read another way.
+    /// Takes an array, a hash or a trie; those with a value per processor are read another way.
     pub fn new(data: MapData) -> io::Result<Self> {
         let read = data.info().map_err(io::Error::other)?;
         let kind = read.map_type().map_err(io::Error::other)?;
-        if !matches!(kind, MapType::Array | MapType::Hash | MapType::LruHash) {
+        let known = [MapType::Array, MapType::Hash, MapType::LruHash, MapType::LpmTrie];
+        if !known.contains(&kind) {
             let text = format!("maps of type {kind:?} cannot be read in batches");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
@@ -286,7 +292,7 @@ fn lookup<K: Plain, V: Plain>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Option<
 
 fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<(K, V)>> {
     let mut all = Vec::new();
-    // The cursor is a key for arrays and a bucket number for hashes; 64 bytes hold either.
+    // The cursor is a key for arrays and tries and a bucket number for hashes; 64 bytes hold either.
     let (mut cursor, mut next) = ([0u64; 8], [0u64; 8]);
     let mut first = true;
     let mut room = chunk;

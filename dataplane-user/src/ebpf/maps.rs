@@ -85,7 +85,10 @@ impl MapError {
     /// Whether the map has no room for a new entry.
     pub(crate) fn is_full(&self) -> bool {
         match self {
-            Self::Call { source, .. } => source.raw_os_error() == Some(libc::E2BIG),
+            // A hash says the former, a trie the latter.
+            Self::Call { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))
+            }
             Self::Missing { .. } | Self::Unfit { .. } | Self::Open { .. } => false,
         }
     }
@@ -125,6 +128,8 @@ pub trait MapWriter {
             endpoints4: self.max_entries(names::ENDPOINTS4)?,
             endpoints6: self.max_entries(names::ENDPOINTS6)?,
             live: self.max_entries(names::LIVE)?,
+            sources4: self.max_entries(names::SOURCES4)?,
+            sources6: self.max_entries(names::SOURCES6)?,
         })
     }
 }

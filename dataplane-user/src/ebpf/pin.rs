@@ -249,7 +249,7 @@ mod tests {
     fn an_instance_is_a_plain_name() {
         let bpffs = Path::new(BPFFS);
         let root = Pins::new(bpffs, "node-1").unwrap().root();
-        assert_eq!(root, Path::new("/sys/fs/bpf/hashplane/v1/node-1"));
+        assert_eq!(root, Path::new("/sys/fs/bpf/hashplane/v2/node-1"));
         for name in ["", "..", "a/b", "a b", &"x".repeat(64)] {
             assert!(Pins::new(bpffs, name).is_err(), "{name:?}");
         }

@@ -1,8 +1,8 @@
 //! What the maps should hold, as compact plain data: both families, identities, the gate.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
 
-use dataplane_common::names;
+use dataplane_common::{EndpointId, Live, names};
 
 use super::{compile::CapacityError, gate::Gate, half::Half, ids::Ids};
 use crate::model::{Family, PortKey, Protocol};
@@ -20,6 +20,10 @@ pub struct Limits {
     pub endpoints6: u32,
     /// Identities, index 0 included.
     pub live: u32,
+    /// Source ranges on IPv4.
+    pub sources4: u32,
+    /// Source ranges on IPv6.
+    pub sources6: u32,
 }
 
 impl Default for Limits {
@@ -29,12 +33,14 @@ impl Default for Limits {
             frontends6: names::FRONTENDS_MAX,
             endpoints4: names::ENDPOINTS_MAX,
             endpoints6: names::ENDPOINTS_MAX,
-            live: dataplane_common::EndpointId::INDEX_MAX,
+            live: EndpointId::INDEX_MAX,
+            sources4: names::SOURCES_MAX,
+            sources6: names::SOURCES_MAX,
         }
     }
 }
 
-/// An endpoint that no longer takes flows.
+/// An endpoint that no longer takes flows, at all or in some views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Departed {
     /// Its address.
@@ -45,6 +51,8 @@ pub struct Departed {
     pub protocol: Protocol,
     /// The identity it had, as in `LIVE`.
     pub id: u32,
+    /// The views that it left: bits of [`Live`], all of them when it is gone.
+    pub views: u32,
 }
 
 /// One service port, as `hashplane services` and the metrics show it.
@@ -86,18 +94,44 @@ pub(crate) struct Shared {
     pub(crate) ids: Ids,
     pub(crate) gate: Gate,
     /// Indexes of `LIVE` that may differ from the kernel's.
-    pub(crate) live_dirty: Vec<u32>,
+    pub(crate) live_dirty: Vec<LiveEdit>,
     pub(crate) departed: Vec<Departed>,
     /// Endpoints that have the node's own address.
     pub(crate) hosts: usize,
+}
+
+/// An entry of `LIVE` that may differ from the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LiveEdit {
+    /// Which one.
+    pub(crate) index: u32,
+    /// Views in which the kernel may still know the same endpoint.
+    pub(crate) before: u32,
+}
+
+impl Shared {
+    /// An endpoint takes flows in these views from now on; says which ones it left.
+    pub(crate) fn set_views(&mut self, id: EndpointId, views: u32) -> u32 {
+        let Live { views: before, .. } = self.ids.live(id.index());
+        if before != views {
+            self.ids.set_views(id.index(), views);
+            self.live_dirty.push(LiveEdit { index: id.index(), before });
+        }
+        before & !views
+    }
+
+    /// The kernel's entry may be anything but the same endpoint with other views.
+    pub(crate) fn mark_live(&mut self, id: EndpointId) {
+        self.live_dirty.push(LiveEdit { index: id.index(), before: 0 });
+    }
 }
 
 impl Program {
     /// A program for empty maps of these sizes.
     pub fn new(limits: Limits) -> Self {
         Self {
-            v4: Half::new(Family::V4, limits.frontends4, limits.endpoints4),
-            v6: Half::new(Family::V6, limits.frontends6, limits.endpoints6),
+            v4: Half::new(Family::V4, limits.frontends4, limits.endpoints4, limits.sources4),
+            v6: Half::new(Family::V6, limits.frontends6, limits.endpoints6, limits.sources6),
             shared: Shared {
                 ids: Ids::new(limits.live),
                 gate: Gate::new(),
@@ -122,7 +156,7 @@ impl Program {
     }
 
     /// How full the maps are.
-    pub fn fill(&self) -> [Fill; 5] {
+    pub fn fill(&self) -> [Fill; 7] {
         let (ids_used, ids_max) = self.shared.ids.fill();
         [
             self.v4.frontends_fill(names::FRONTENDS4),
@@ -130,6 +164,8 @@ impl Program {
             self.v4.endpoints_fill(names::ENDPOINTS4),
             self.v6.endpoints_fill(names::ENDPOINTS6),
             Fill { map: names::LIVE, used: ids_used, max: ids_max },
+            self.v4.sources_fill(names::SOURCES4),
+            self.v6.sources_fill(names::SOURCES6),
         ]
     }
 
@@ -151,14 +187,14 @@ impl Program {
 
     /// Whether something given back becomes free later: call [`Self::reclaim`] again.
     pub fn is_resting(&self) -> bool {
-        self.shared.ids.is_resting() || self.v4.blocks.is_resting() || self.v6.blocks.is_resting()
+        self.shared.ids.is_resting() || self.v4.is_resting() || self.v6.is_resting()
     }
 
     /// Frees what was given back and has rested at `now_ms`; says whether that was anything.
     pub fn reclaim(&mut self, now_ms: u64) -> bool {
         let ids = self.shared.ids.reclaim(now_ms);
-        let v4 = self.v4.blocks.reclaim(now_ms);
-        let v6 = self.v6.blocks.reclaim(now_ms);
+        let v4 = self.v4.reclaim(now_ms);
+        let v6 = self.v6.reclaim(now_ms);
         ids || v4 || v6
     }
 
@@ -167,9 +203,22 @@ impl Program {
         std::mem::take(&mut self.shared.departed)
     }
 
-    /// Whether some endpoint has the node's own address.
-    pub fn has_host_endpoints(&self) -> bool {
-        self.shared.hosts > 0
+    /// Whether answers to translated flows leave by a NIC with the endpoint as their source: some
+    /// endpoint has the node's own address, or some frontend serves clients from outside without
+    /// masquerade.
+    pub fn needs_nic_replies(&self) -> bool {
+        let unmasqueraded = self.v4.tally.unmasqueraded() + self.v6.tally.unmasqueraded();
+        self.shared.hosts + unmasqueraded > 0
+    }
+
+    /// From the least to the greatest of the Pods' ports on every node address, in both families.
+    pub fn host_ports(&self) -> Option<RangeInclusive<u16>> {
+        let both = [self.v4.tally.host_ports(), self.v6.tally.host_ports()];
+        let (first, last) = both
+            .into_iter()
+            .flatten()
+            .reduce(|(first, last), (min, max)| (first.min(min), last.max(max)))?;
+        Some(first..=last)
     }
 
     /// Whether gate bits wait for flows to end.

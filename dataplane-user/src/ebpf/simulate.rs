@@ -1,47 +1,38 @@
 //! Does what the datapath would do with the maps' contents, to compare with the meaning of a table.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 
-use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, SCTP, TCP, UDP, gate, names};
+use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, Reason, SourceKey, gate, names};
 
 use super::{
-    compile::Desired,
     half::{Half, address, octets},
     maps::MapWriter,
+    owners::marker,
     program::{Program, Shared},
+    wanted,
 };
-use crate::model::{FrontendAddress, FrontendKind, Protocol};
+use crate::model::{Packet, Scope};
 
 /// Where the first packet of a flow goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Nobody's frontend: left alone.
     NotAService,
-    /// A frontend without endpoints.
+    /// A frontend without endpoints, or a port of a cluster IP that no Service has.
     Refused,
+    /// Not answered at all, for this reason.
+    Dropped(Reason),
     /// To one of these, each as likely as the others.
     To {
-        /// The endpoints that may be chosen.
-        endpoints: BTreeSet<SocketAddr>,
-        /// Whether the source is translated too.
-        masquerade: bool,
+        /// The endpoints that may be chosen, and whether the source is replaced on the way to them.
+        /// Processes of the host reach all but the host's own endpoints from an address of the node.
+        endpoints: BTreeMap<SocketAddr, bool>,
+        /// Seconds for which the client stays with its endpoint.
+        affinity_s: Option<u32>,
     },
-}
-
-/// What a client connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The address.
-    pub address: IpAddr,
-    /// The port.
-    pub port: u16,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// Whether the address is one of this node's.
-    pub is_node_address: bool,
 }
 
 /// The entries that the datapath looks up.
@@ -49,80 +40,98 @@ trait View<const N: usize> {
     fn gate(&mut self, word: u32) -> u64;
     fn frontend(&mut self, key: &FrontendKey<N>) -> Option<Frontend>;
     fn endpoint(&mut self, slot: u32) -> Option<Endpoint<N>>;
-    fn live(&mut self, index: u32) -> u32;
+    fn live(&mut self, index: u32) -> Live;
+    fn serves(&mut self, client: &SourceKey<N>) -> bool;
 }
 
-/// What a program does with a destination once it stands in the maps.
-pub fn simulate(program: &Program, to: &Destination) -> Route {
-    match to.address {
-        IpAddr::V4(_) => route(&mut InProgram { half: &program.v4, shared: &program.shared }, to),
-        IpAddr::V6(_) => route(&mut InProgram { half: &program.v6, shared: &program.shared }, to),
-    }
-}
-
-/// What the datapath does with a destination, from the maps as they are.
-pub fn simulate_maps(maps: &mut impl MapWriter, to: &Destination) -> Route {
-    match to.address {
-        IpAddr::V4(_) => route::<4>(&mut InMaps(maps, names::FRONTENDS4, names::ENDPOINTS4), to),
-        IpAddr::V6(_) => route::<16>(&mut InMaps(maps, names::FRONTENDS6, names::ENDPOINTS6), to),
+/// What a program does with a packet once it stands in the maps. `to_node`: frontends on every node
+/// address are valid for the packet's destination.
+pub fn simulate(program: &Program, packet: &Packet, to_node: bool) -> Route {
+    let shared = &program.shared;
+    match packet.destination {
+        IpAddr::V4(_) => route(&mut InProgram { half: &program.v4, shared }, packet, to_node),
+        IpAddr::V6(_) => route(&mut InProgram { half: &program.v6, shared }, packet, to_node),
     }
 }
 
-/// The meaning of a table: exact addresses before node addresses, the port that sorts first wins.
-pub fn meaning(desired: &impl Desired, to: &Destination) -> Route {
-    let find = |address: FrontendAddress| {
-        desired.keys().find_map(|key| {
-            let state = desired.port(&key)?;
-            let family = match key.family {
-                crate::model::Family::V4 => to.address.is_ipv4(),
-                crate::model::Family::V6 => to.address.is_ipv6(),
-            };
-            let wanted = (address, to.port, to.protocol);
-            let same = |f: &&crate::model::Frontend| (f.address, f.port, f.protocol) == wanted;
-            let frontend = state.frontends.iter().find(same)?;
-            let endpoints = state.endpoints.iter().map(|e| SocketAddr::new(e.address, e.port));
-            let masquerade = frontend.kind == FrontendKind::NodePort;
-            family.then(|| (endpoints.collect::<BTreeSet<_>>(), masquerade))
-        })
-    };
-    let exact = find(FrontendAddress::Ip(to.address));
-    let node = || to.is_node_address.then(|| find(FrontendAddress::NodeAddresses)).flatten();
-    match exact.or_else(node) {
-        None => Route::NotAService,
-        Some((endpoints, _)) if endpoints.is_empty() => Route::Refused,
-        Some((endpoints, masquerade)) => Route::To { endpoints, masquerade },
-    }
-}
-
-fn route<const N: usize>(view: &mut impl View<N>, to: &Destination) -> Route {
-    let protocol = match to.protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-        Protocol::Sctp => SCTP,
-    };
-    let Some(addr) = octets::<N>(to.address) else { return Route::NotAService };
-    let (word, mask) = gate::bit(&addr);
-    let mut found = None;
-    if view.gate(word) & mask != 0 {
-        found = view.frontend(&FrontendKey::new(addr, to.port, protocol));
-    }
-    if found.is_none() && to.is_node_address {
-        found = view.frontend(&FrontendKey::any_node_address(to.port, protocol));
-    }
-    let Some(frontend) = found else { return Route::NotAService };
-    if frontend.inside.count == 0 {
-        return Route::Refused;
-    }
-    let mut endpoints = BTreeSet::new();
-    for slot in frontend.inside.base..frontend.inside.base + frontend.inside.count {
-        // A slot whose endpoint takes no flows would show as a route that the table does not have.
-        if let Some(endpoint) = view.endpoint(slot)
-            && view.live(endpoint.id().index()) == endpoint.id().to_bits()
-        {
-            endpoints.insert(SocketAddr::new(address(endpoint.addr()), endpoint.port()));
+/// What the datapath does with a packet, from the maps as they are. `to_node` as for [`simulate`].
+pub fn simulate_maps(maps: &mut impl MapWriter, packet: &Packet, to_node: bool) -> Route {
+    match packet.destination {
+        IpAddr::V4(_) => {
+            let names = [names::FRONTENDS4, names::ENDPOINTS4, names::SOURCES4];
+            route::<4>(&mut InMaps(maps, names), packet, to_node)
+        }
+        IpAddr::V6(_) => {
+            let names = [names::FRONTENDS6, names::ENDPOINTS6, names::SOURCES6];
+            route::<16>(&mut InMaps(maps, names), packet, to_node)
         }
     }
-    Route::To { endpoints, masquerade: frontend.flags & Frontend::MASQUERADE_INSIDE != 0 }
+}
+
+fn route<const N: usize>(view: &mut impl View<N>, packet: &Packet, to_node: bool) -> Route {
+    let protocol = wanted::number(packet.protocol);
+    let addresses = octets::<N>(packet.destination).zip(octets::<N>(packet.source));
+    let Some((addr, source)) = addresses else { return Route::NotAService };
+    let (word, mask) = gate::bit(&addr);
+    let mut found = None;
+    let may_be_frontend = view.gate(word) & mask != 0;
+    if may_be_frontend {
+        found = view.frontend(&FrontendKey::new(addr, packet.port, protocol));
+    }
+    if found.is_none() && to_node {
+        found = view.frontend(&FrontendKey::any_node_address(packet.port, protocol));
+    }
+    if found.is_none() && may_be_frontend {
+        found = view.frontend(&marker(addr));
+    }
+    let Some(frontend) = found else { return Route::NotAService };
+    let client = SourceKey::client(frontend.service, source);
+    if frontend.flags & Frontend::SOURCE_RANGES != 0 && !view.serves(&client) {
+        return Route::Dropped(Reason::SourceNotAllowed);
+    }
+    from(view, &frontend, packet.scope, source)
+}
+
+/// Where the frontend sends a client that it serves.
+fn from<const N: usize>(
+    view: &mut impl View<N>,
+    frontend: &Frontend,
+    scope: Scope,
+    source: [u8; N],
+) -> Route {
+    let has = |bit| frontend.flags & bit != 0;
+    let (slots, is_local, drops, masquerades) = match scope {
+        Scope::Host | Scope::Pod => (
+            frontend.inside,
+            has(Frontend::LOCAL_INSIDE),
+            has(Frontend::DROP_INSIDE),
+            has(Frontend::MASQUERADE_INSIDE),
+        ),
+        Scope::Outside => (
+            frontend.outside,
+            has(Frontend::LOCAL_OUTSIDE),
+            has(Frontend::DROP_OUTSIDE),
+            has(Frontend::MASQUERADE_OUTSIDE),
+        ),
+    };
+    if slots.count == 0 {
+        return if drops { Route::Dropped(Reason::NoLocalEndpoint) } else { Route::Refused };
+    }
+    let views = if is_local { Live::LOCAL } else { Live::CLUSTER };
+    let mut endpoints = BTreeMap::new();
+    for slot in slots.base..slots.base.saturating_add(slots.count) {
+        // A slot whose endpoint takes no flows would show as a route that the table does not have.
+        if let Some(endpoint) = view.endpoint(slot)
+            && view.live(endpoint.id().index()).takes(endpoint.id(), views)
+        {
+            let is_host = endpoint.flags() & Endpoint::<N>::HOST != 0;
+            let replaced = masquerades || scope == Scope::Host || endpoint.addr() == source;
+            let name = SocketAddr::new(address(endpoint.addr()), endpoint.port());
+            endpoints.insert(name, replaced && !is_host);
+        }
+    }
+    let affinity_s = has(Frontend::AFFINITY).then_some(frontend.affinity_s);
+    Route::To { endpoints, affinity_s }
 }
 
 struct InProgram<'a, const N: usize> {
@@ -140,25 +149,31 @@ impl<const N: usize> View<N> for InProgram<'_, N> {
     fn endpoint(&mut self, slot: u32) -> Option<Endpoint<N>> {
         self.half.endpoints.get(slot as usize).copied()
     }
-    fn live(&mut self, index: u32) -> u32 {
+    fn live(&mut self, index: u32) -> Live {
         self.shared.ids.live(index)
+    }
+    fn serves(&mut self, client: &SourceKey<N>) -> bool {
+        self.half.sources.serves(client)
     }
 }
 
-struct InMaps<'a, M>(&'a mut M, &'static str, &'static str);
+struct InMaps<'a, M>(&'a mut M, [&'static str; 3]);
 
 impl<const N: usize, M: MapWriter> View<N> for InMaps<'_, M> {
     fn gate(&mut self, word: u32) -> u64 {
         self.0.lookup(names::GATE, &word).ok().flatten().unwrap_or(0)
     }
     fn frontend(&mut self, key: &FrontendKey<N>) -> Option<Frontend> {
-        self.0.lookup(self.1, key).ok().flatten()
+        self.0.lookup(self.1[0], key).ok().flatten()
     }
     fn endpoint(&mut self, slot: u32) -> Option<Endpoint<N>> {
-        self.0.lookup(self.2, &slot).ok().flatten()
+        self.0.lookup(self.1[1], &slot).ok().flatten()
     }
-    fn live(&mut self, index: u32) -> u32 {
-        let live: Option<Live> = self.0.lookup(names::LIVE, &index).ok().flatten();
-        live.map_or(0, |live| live.id)
+    fn live(&mut self, index: u32) -> Live {
+        self.0.lookup(names::LIVE, &index).ok().flatten().unwrap_or_default()
+    }
+    fn serves(&mut self, client: &SourceKey<N>) -> bool {
+        // A trie finds the longest prefix of the key.
+        self.0.lookup::<_, u32>(self.1[2], client).ok().flatten().is_some()
     }
 }

@@ -7,19 +7,27 @@ use std::{
 
 use proptest::prelude::*;
 
+pub(crate) use self::{
+    generate::{edit, packets},
+    meaning::meaning,
+};
 use super::{
     fake::FakeMaps,
     grace::GRACE_MS,
     program::{Limits, Program},
-    simulate::{Destination, meaning, simulate, simulate_maps},
+    simulate::{simulate, simulate_maps},
 };
 use crate::model::{
-    Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortOwner,
-    PortState, Protocol, Views,
+    Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Packet, Placement, PortKey,
+    PortOwner, PortState, Protocol, Scope, Views,
 };
 
+mod cases;
 mod faults;
+mod generate;
+mod meaning;
 mod real;
+mod steps;
 
 pub(crate) type Table = BTreeMap<PortKey, PortState>;
 
@@ -32,8 +40,15 @@ impl super::Desired for Table {
     }
 }
 
-pub(crate) const SMALL: Limits =
-    Limits { frontends4: 64, frontends6: 64, endpoints4: 256, endpoints6: 256, live: 512 };
+pub(crate) const SMALL: Limits = Limits {
+    frontends4: 128,
+    frontends6: 128,
+    endpoints4: 256,
+    endpoints6: 256,
+    live: 512,
+    sources4: 64,
+    sources6: 64,
+};
 
 pub(crate) fn key(number: u32, family: Family) -> PortKey {
     let service = format!("service-{number:05}");
@@ -81,63 +96,15 @@ pub(crate) fn service(number: u32, endpoints: u32) -> (PortKey, PortState) {
     )
 }
 
-fn state(family: Family, protocol: Protocol) -> impl Strategy<Value = PortState> {
-    let frontends = prop::collection::btree_set((any::<bool>(), 0u32..4, 80u16..82), 1..4);
-    let endpoints = prop::collection::btree_set((0u32..6, 0u8..2), 0..5);
-    (frontends, endpoints).prop_map(move |(frontends, endpoints)| {
-        let mut state = PortState::default();
-        for (node, host, port) in frontends {
-            state.frontends.push(if node {
-                Frontend {
-                    address: FrontendAddress::NodeAddresses,
-                    port: 30_000 + port,
-                    protocol,
-                    kind: FrontendKind::NodePort,
-                }
-            } else {
-                frontend(family, host, port, protocol)
-            });
-        }
-        state.frontends.sort_unstable();
-        state.frontends.dedup();
-        for (host, local) in endpoints {
-            let placement = if local == 0 { Placement::Local } else { Placement::Remote };
-            let found = endpoint(family, host);
-            if state.endpoints.last().is_none_or(|last| last.address != found.address) {
-                state.endpoints.push(Endpoint { placement, ..found });
-            }
-        }
-        state
-    })
-}
-
-pub(crate) fn edit() -> impl Strategy<Value = (PortKey, Option<PortState>)> {
-    (0u32..6, any::<bool>(), any::<bool>()).prop_flat_map(|(number, v4, tcp)| {
-        let family = if v4 { Family::V4 } else { Family::V6 };
-        // A port has one protocol for good: it follows from the number.
-        let protocol = if tcp == (number % 2 == 0) { Protocol::Tcp } else { Protocol::Udp };
-        let key = key(number, family);
-        prop::option::weighted(0.8, state(family, protocol))
-            .prop_map(move |state| (key.clone(), state))
-    })
-}
-
-/// Everything that the strategies above could make a frontend, and more.
-pub(crate) fn destinations() -> Vec<Destination> {
-    let mut all = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for (host, port) in (0..5).flat_map(|host| (79..83).map(move |port| (host, port))) {
-                for is_node_address in [false, true] {
-                    for port in [port, 30_000 + port] {
-                        let address = ip(family, 10, host);
-                        all.push(Destination { address, port, protocol, is_node_address });
-                    }
-                }
-            }
-        }
+/// A packet of a pod to the service with this number, as [`service`] makes it.
+pub(crate) fn to_service(number: u32) -> Packet {
+    Packet {
+        scope: Scope::Pod,
+        source: ip(Family::V4, 12, 1),
+        destination: ip(Family::V4, 10, number),
+        port: 80,
+        protocol: Protocol::Tcp,
     }
-    all
 }
 
 pub(crate) fn put(table: &mut Table, key: &PortKey, state: Option<&PortState>) {
@@ -152,7 +119,7 @@ pub(crate) fn identities(program: &Program) -> BTreeMap<(PortKey, IpAddr, u16), 
     fn half<const N: usize>(half: &super::half::Half<N>) -> Vec<((PortKey, IpAddr, u16), u32)> {
         let mut all = Vec::new();
         for port in half.ports.iter().flatten() {
-            for endpoint in half.slice(port.block) {
+            for endpoint in half.slice(port.shape.block) {
                 let address = super::half::address(endpoint.addr());
                 let name = (port.key.clone().unwrap(), address, endpoint.port());
                 all.push((name, endpoint.id().to_bits()));
@@ -181,11 +148,13 @@ proptest! {
             again.compile(&table);
             program.apply(&mut maps, now as u64 * GRACE_MS).unwrap();
             program.reclaim(now as u64 * GRACE_MS);
-            for to in destinations() {
-                let wanted = meaning(&table, &to);
-                prop_assert_eq!(&simulate(&program, &to), &wanted, "incremental, {:?}", to);
-                prop_assert_eq!(&simulate(&full, &to), &wanted, "full, {:?}", to);
-                prop_assert_eq!(&simulate_maps(&mut maps, &to), &wanted, "in the maps, {:?}", to);
+            for (packet, to_node) in packets(now) {
+                let wanted = meaning(&table, &packet, to_node);
+                let named = format!("{packet:?}, to the node: {to_node}");
+                prop_assert_eq!(&simulate(&program, &packet, to_node), &wanted, "{}", named);
+                prop_assert_eq!(&simulate(&full, &packet, to_node), &wanted, "full, {}", named);
+                let in_maps = simulate_maps(&mut maps, &packet, to_node);
+                prop_assert_eq!(&in_maps, &wanted, "in the maps, {}", named);
             }
             let after = identities(&program);
             prop_assert_eq!(&identities(&again), &after, "a full compile keeps identities");

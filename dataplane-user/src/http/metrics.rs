@@ -63,6 +63,11 @@ fn of_report(text: &mut String, report: &Report) {
         ),
         ("hashplane_source_in_sync", "Whether the source told everything.", report.in_sync.into()),
         ("hashplane_pending_changes", "Changes not in the kernel yet.", report.pending),
+        (
+            "hashplane_health_check_listeners",
+            "Listeners that answer health checks of Services.",
+            report.health_check_listeners,
+        ),
         ("hashplane_left_out", "Service ports that found no room.", report.left_out),
     ];
     for (name, help, value) in gauges {
@@ -71,9 +76,9 @@ fn of_report(text: &mut String, report: &Report) {
     }
     head(text, "hashplane_sync_failures_total", "counter", "Syncs that were tried again.");
     sample(text, "hashplane_sync_failures_total", &[], report.sync_failures);
-    head(text, "hashplane_problems", "gauge", "Problems in objects by kind.");
-    for (kind, count) in &report.problems {
-        sample(text, "hashplane_problems", &[("kind", kind)], *count);
+    head(text, "hashplane_problems", "gauge", "Problems by kind.");
+    for (kind, count) in report.problems_by_kind() {
+        sample(text, "hashplane_problems", &[("kind", &kind)], count);
     }
     head(text, "hashplane_attached", "gauge", "Whether a program is attached.");
     for attachment in &report.attachments {

@@ -1,4 +1,4 @@
-//! Who has a frontend's address: the oldest Service that asks for it.
+//! Who has a frontend's address: the oldest Service that asks for it, else the oldest Pod.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,39 @@ use std::{
     sync::Arc,
 };
 
-use super::types::Protocol;
+use super::types::{Family, Protocol};
+
+/// A Service or a Pod by its number, in four bytes, since every frontend has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claimant(u32);
+
+/// Whose number it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClaimantId {
+    Service(u32),
+    Pod(u32),
+}
+
+impl Claimant {
+    /// Pods have this bit. So many objects do not fit in memory.
+    const POD: u32 = 1 << 31;
+
+    pub(super) fn service(id: u32) -> Self {
+        Self(id & !Self::POD)
+    }
+
+    pub(super) fn pod(id: u32) -> Self {
+        Self(id | Self::POD)
+    }
+
+    pub(super) fn id(self) -> ClaimantId {
+        if self.0 & Self::POD == 0 {
+            ClaimantId::Service(self.0)
+        } else {
+            ClaimantId::Pod(self.0 & !Self::POD)
+        }
+    }
+}
 
 /// Address, port and protocol; the unspecified address stands for every address of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,20 +48,28 @@ pub(super) struct ClaimKey {
     pub(super) protocol: Protocol,
 }
 
-/// Who comes first: by age, then by name, so that the order of arrival decides nothing.
+impl ClaimKey {
+    pub(super) fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+}
+
+/// Who comes first: Services, then by age, then by name, so that the order of arrival decides
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
+    pub(super) is_pod: bool,
     pub(super) created: u32,
     pub(super) namespace: Arc<str>,
     pub(super) name: Arc<str>,
-    pub(super) id: u32,
+    pub(super) id: Claimant,
 }
 
-/// Two Services ask for the same.
+/// Two objects ask for the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dispute {
-    pub(super) winner: u32,
-    pub(super) loser: u32,
+    pub(super) winner: Claimant,
+    pub(super) loser: Claimant,
 }
 
 /// The owner of each frontend address. Those that more than one asks for are few.
@@ -42,12 +82,12 @@ pub(super) struct Claims {
 /// By family: every Service is in here, and an IPv4 key takes half the room of a [`ClaimKey`].
 #[derive(Debug, Default)]
 struct Owners {
-    v4: BTreeMap<([u8; 4], u16, Protocol), u32>,
-    v6: BTreeMap<([u8; 16], u16, Protocol), u32>,
+    v4: BTreeMap<([u8; 4], u16, Protocol), Claimant>,
+    v6: BTreeMap<([u8; 16], u16, Protocol), Claimant>,
 }
 
 impl Owners {
-    fn get(&self, key: &ClaimKey) -> Option<u32> {
+    fn get(&self, key: &ClaimKey) -> Option<Claimant> {
         let ClaimKey { address, port, protocol } = *key;
         match address {
             IpAddr::V4(v4) => self.v4.get(&(v4.octets(), port, protocol)).copied(),
@@ -55,7 +95,7 @@ impl Owners {
         }
     }
 
-    fn insert(&mut self, key: ClaimKey, id: u32) -> Option<u32> {
+    fn insert(&mut self, key: ClaimKey, id: Claimant) -> Option<Claimant> {
         let ClaimKey { address, port, protocol } = key;
         match address {
             IpAddr::V4(v4) => self.v4.insert((v4.octets(), port, protocol), id),
@@ -71,29 +111,29 @@ impl Owners {
         };
     }
 
-    fn has_address(&self, address: IpAddr) -> bool {
-        let (first, last) = ((0, Protocol::Tcp), (u16::MAX, Protocol::Udp));
+    fn of_address(&self, address: IpAddr) -> Vec<Claimant> {
+        let (first, last) = ((0, Protocol::Tcp), (u16::MAX, Protocol::Sctp));
         match address {
             IpAddr::V4(v4) => {
                 let of = |(port, protocol)| (v4.octets(), port, protocol);
-                self.v4.range(of(first)..=of(last)).next().is_some()
+                self.v4.range(of(first)..=of(last)).map(|(_, id)| *id).collect()
             }
             IpAddr::V6(v6) => {
                 let of = |(port, protocol)| (v6.octets(), port, protocol);
-                self.v6.range(of(first)..=of(last)).next().is_some()
+                self.v6.range(of(first)..=of(last)).map(|(_, id)| *id).collect()
             }
         }
     }
 }
 
 impl Claims {
-    pub(super) fn owner(&self, key: &ClaimKey) -> Option<u32> {
+    pub(super) fn owner(&self, key: &ClaimKey) -> Option<Claimant> {
         self.owners.get(key)
     }
 
-    /// Whether any Service has this address, on whatever port.
-    pub(super) fn has_address(&self, address: IpAddr) -> bool {
-        self.owners.has_address(address)
+    /// Who has an address, on whatever port.
+    pub(super) fn owners_of(&self, address: IpAddr) -> Vec<Claimant> {
+        self.owners.of_address(address)
     }
 
     /// Asks for a frontend address; says with whom it is disputed.
@@ -101,7 +141,7 @@ impl Claims {
         &mut self,
         key: ClaimKey,
         rank: Rank,
-        rank_of: impl Fn(u32) -> Rank,
+        rank_of: impl Fn(Claimant) -> Rank,
     ) -> Option<Dispute> {
         let id = rank.id;
         let Some(owner) = self.owners.get(&key) else {
@@ -119,7 +159,7 @@ impl Claims {
     }
 
     /// Gives a frontend address up; says who has it now, if that is somebody else.
-    pub(super) fn release(&mut self, key: ClaimKey, rank: &Rank) -> Option<u32> {
+    pub(super) fn release(&mut self, key: ClaimKey, rank: &Rank) -> Option<Claimant> {
         let Some(ranks) = self.disputed.get_mut(&key) else {
             self.owners.remove(key);
             return None;
@@ -134,7 +174,7 @@ impl Claims {
         (before != Some(heir)).then_some(heir)
     }
 
-    /// Every Service that asks for what an older one has.
+    /// Everybody who asks for what comes to another.
     pub(super) fn disputes(&self) -> impl Iterator<Item = (ClaimKey, Dispute)> {
         self.disputed.iter().flat_map(|(key, ranks)| {
             let winner = ranks.first().map(|first| first.id);

@@ -1,31 +1,37 @@
-//! One copy of every name that many objects share.
+//! One copy of what many objects share: names, and lists of ports.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, hash::Hash, sync::Arc};
 
-/// Below this many names nothing is ever swept.
+/// Below this many values nothing is ever swept.
 const SWEEP_MIN: usize = 1024;
 
-/// Strings that are stored once. Those nobody holds any more go when the set has doubled.
+/// Values that are stored once. Those nobody holds any more go when the set has doubled.
 #[derive(Debug)]
-pub(super) struct Names {
-    set: std::collections::HashSet<Arc<str>, ahash::RandomState>,
+pub(super) struct Shared<T: ?Sized> {
+    set: std::collections::HashSet<Arc<T>, ahash::RandomState>,
     sweep_at: usize,
 }
 
-impl Names {
+/// Strings that are stored once.
+pub(super) type Names = Shared<str>;
+
+impl<T: ?Sized + Hash + Eq> Shared<T> {
     pub(super) fn new() -> Self {
         Self { set: std::collections::HashSet::default(), sweep_at: SWEEP_MIN }
     }
 
-    pub(super) fn get(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.set.get(name) {
+    pub(super) fn get<'value>(&mut self, value: &'value T) -> Arc<T>
+    where
+        Arc<T>: From<&'value T> + Borrow<T>,
+    {
+        if let Some(known) = self.set.get(value) {
             return known.clone();
         }
         if self.set.len() >= self.sweep_at {
-            self.set.retain(|name| Arc::strong_count(name) > 1);
+            self.set.retain(|value| Arc::strong_count(value) > 1);
             self.sweep_at = (self.set.len() * 2).max(SWEEP_MIN);
         }
-        let new: Arc<str> = name.into();
+        let new: Arc<T> = value.into();
         self.set.insert(new.clone());
         new
     }

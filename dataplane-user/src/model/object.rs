@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 
 /// The kinds of objects that a table reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,19 +14,28 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1` `EndpointSlice`.
     EndpointSlice,
+    /// `v1` Pod: host ports. Only those of this node matter.
+    Pod,
+    /// `v1` Node: the zone. Only this node's own matters.
+    Node,
 }
 
 impl Kind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Pod, Self::Node];
+
     /// The name in `kind:`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Pod => "Pod",
+            Self::Node => "Node",
         }
     }
 }
 
-/// Namespace and name.
+/// Namespace and name. The namespace of a Node is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     /// The namespace.
@@ -50,7 +62,13 @@ pub struct ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.name(), self.name.namespace, self.name.name)
+        let ObjectName { namespace, name } = &self.name;
+        match self.kind {
+            Kind::Node => write!(f, "Node {name}"),
+            kind @ (Kind::Service | Kind::EndpointSlice | Kind::Pod) => {
+                write!(f, "{} {namespace}/{name}", kind.name())
+            }
+        }
     }
 }
 
@@ -68,6 +86,20 @@ pub enum ObjectEvent {
     EndpointSlice {
         /// The object.
         object: Box<EndpointSlice>,
+        /// The file it was read from.
+        file: Option<Arc<str>>,
+    },
+    /// A Pod is there, new or changed. Pods of other nodes may be told; they are ignored.
+    Pod {
+        /// The object.
+        object: Box<Pod>,
+        /// The file it was read from.
+        file: Option<Arc<str>>,
+    },
+    /// A Node is there, new or changed. Other nodes may be told; they are ignored.
+    Node {
+        /// The object.
+        object: Box<Node>,
         /// The file it was read from.
         file: Option<Arc<str>>,
     },

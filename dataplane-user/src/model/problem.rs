@@ -2,10 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::{
-    object::{Kind, ObjectName, ObjectRef},
-    types::Protocol,
-};
+use super::{object::ObjectRef, types::Protocol};
 
 /// Something in an object that the table cannot use. The rest of the object is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +82,37 @@ pub enum Cause {
     #[error("has no number")]
     PortMissing,
     /// Not a protocol of Kubernetes.
-    #[error("`{0}` is not a protocol; TCP and UDP are")]
+    #[error("`{0}` is not a protocol; TCP, UDP and SCTP are")]
     UnknownProtocol(Box<str>),
-    /// A protocol of Kubernetes that this version does not serve.
-    #[error("{0} is not supported yet")]
-    NotSupportedYet(&'static str),
+    /// An address of a family that the Service does not have.
+    #[error("`{0}` is not served: the Service is not of its family")]
+    NotAFamilyOfIts(IpAddr),
+    /// Not a range of addresses.
+    #[error("`{0}` is not a range of addresses; it admits nobody")]
+    NotARange(Box<str>),
+    /// A traffic policy that Kubernetes does not have.
+    #[error("`{0}` is not a traffic policy; Cluster and Local are")]
+    UnknownPolicy(Box<str>),
+    /// A traffic distribution that Kubernetes does not have.
+    #[error(
+        "`{0}` is not a traffic distribution; PreferSameZone, PreferSameNode and PreferClose are"
+    )]
+    UnknownDistribution(Box<str>),
+    /// A session affinity that Kubernetes does not have.
+    #[error("`{0}` is not a session affinity; None and ClientIP are")]
+    UnknownAffinity(Box<str>),
+    /// An `ipMode` that Kubernetes does not have.
+    #[error("`{0}` is not an IP mode; VIP and Proxy are")]
+    UnknownIpMode(Box<str>),
+    /// A timeout that Kubernetes does not allow.
+    #[error("{0} s is not a timeout of session affinity (1-86400); the Service has none")]
+    AffinityOutOfRange(i32),
+    /// A field that the API server would refuse here, because of what else the object says.
+    #[error("has no effect: {0}")]
+    NoEffect(&'static str),
+    /// More zones than a table can tell apart.
+    #[error("there are more than 65535 zones; it counts as none")]
+    TooManyZones,
     /// Outside of the node's range of node ports.
     #[error("node port {port} is not in the node port range {first}-{last}")]
     NodePortOutOfRange {
@@ -100,8 +123,8 @@ pub enum Cause {
         /// Last of the range.
         last: u16,
     },
-    /// Another Service has the same address, port and protocol, and is older.
-    #[error("{address}:{port}/{protocol} belongs to Service {}/{}", owner.namespace, owner.name)]
+    /// Another object has the same address, port and protocol, and comes first.
+    #[error("{address}:{port}/{protocol} belongs to {owner}")]
     Taken {
         /// The address; unspecified for a node port.
         address: IpAddr,
@@ -110,7 +133,7 @@ pub enum Cause {
         /// The protocol.
         protocol: Protocol,
         /// Who has it.
-        owner: ObjectName,
+        owner: ObjectRef,
     },
     /// A slice does not say whose it is.
     #[error("the label is missing, so that no Service has these endpoints")]
@@ -137,7 +160,15 @@ impl Cause {
             Self::NotAPort(_) => "not_a_port",
             Self::PortMissing => "port_missing",
             Self::UnknownProtocol(_) => "unknown_protocol",
-            Self::NotSupportedYet(_) => "not_supported_yet",
+            Self::NotAFamilyOfIts(_) => "not_a_family_of_its",
+            Self::NotARange(_) => "not_a_range",
+            Self::UnknownPolicy(_) => "unknown_policy",
+            Self::UnknownDistribution(_) => "unknown_distribution",
+            Self::UnknownAffinity(_) => "unknown_affinity",
+            Self::UnknownIpMode(_) => "unknown_ip_mode",
+            Self::AffinityOutOfRange(_) => "affinity_out_of_range",
+            Self::NoEffect(_) => "no_effect",
+            Self::TooManyZones => "too_many_zones",
             Self::NodePortOutOfRange { .. } => "node_port_out_of_range",
             Self::Taken { .. } => "taken",
             Self::NoServiceLabel => "no_service_label",
@@ -165,9 +196,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(kind: Kind, name: &ObjectName, file: Option<&Arc<str>>) -> Self {
-        let object = ObjectRef { kind, name: name.clone() };
-        Self { file: file.cloned(), object, problems: Vec::new() }
+    pub(super) fn new(object: &ObjectRef, file: Option<&Arc<str>>) -> Self {
+        Self { file: file.cloned(), object: object.clone(), problems: Vec::new() }
     }
 
     pub(super) fn add(&mut self, field: impl Into<Box<str>>, cause: Cause) {

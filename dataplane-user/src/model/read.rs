@@ -1,11 +1,19 @@
 //! The border: Kubernetes objects become what the table keeps, or problems.
 
+mod pod;
+mod policy;
 mod service;
 mod slice;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-pub(super) use self::{service::read_service, slice::read_slice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub(super) use self::{
+    pod::read_pod,
+    service::read_service,
+    slice::{SliceWords, read_slice},
+};
 use super::{
     problem::{Cause, Report},
     types::Protocol,
@@ -46,9 +54,15 @@ fn read_protocol(value: Option<&str>) -> Result<Protocol, Cause> {
     match value {
         None | Some("TCP" | "") => Ok(Protocol::Tcp),
         Some("UDP") => Ok(Protocol::Udp),
-        Some("SCTP") => Err(Cause::NotSupportedYet("SCTP")),
+        Some("SCTP") => Ok(Protocol::Sctp),
         Some(other) => Err(Cause::UnknownProtocol(other.into())),
     }
+}
+
+/// Seconds since 1970; 0 when the object does not say.
+fn created(meta: &ObjectMeta) -> u32 {
+    let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    u32::try_from(created).unwrap_or(0)
 }
 
 /// An address that one host can have in a cluster network.

@@ -1,10 +1,14 @@
-//! What a table means: the route of one packet. Backends are held to this.
+//! What a table means: the route of a flow's first packet. Backends are held to this.
+//!
+//! The rules are kube-proxy's. They are written once more here, from what the objects say, and do
+//! not use what [`super::PortState`] prepares for backends.
 
 use std::net::IpAddr;
 
 use super::{
-    table::ServiceTable,
-    types::{Endpoint, Family, FrontendKind, Protocol},
+    table::{Found, ServiceTable},
+    types::{Family, FrontendKind, Placement, Protocol, TrafficPolicy},
+    views,
 };
 
 /// Where a packet comes from.
@@ -14,7 +18,7 @@ pub enum Scope {
     Host,
     /// A pod of this node.
     Pod,
-    /// Another machine.
+    /// Another machine, and the pods of other nodes.
     Outside,
 }
 
@@ -34,12 +38,36 @@ pub struct Packet {
 }
 
 /// When the client's address is replaced by this node's, so that answers come back through it.
+///
+/// Never for an endpoint at [`Placement::Host`]: its answers begin at this node anyway. And a
+/// process of the host has one of the node's addresses already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Masquerade {
-    /// Always: the client came through a node port.
+    /// Whatever endpoint is chosen.
     Always,
     /// If the endpoint chosen is the client itself.
     Hairpin,
+}
+
+/// Why nobody answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropCause {
+    /// The traffic policy is `Local`, and only other nodes have endpoints: no answer says so, since
+    /// a load balancer will find one of them.
+    NoLocalEndpoint,
+    /// The client is in none of the Service's source ranges.
+    SourceNotAllowed,
+}
+
+/// An endpoint that may get the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The address.
+    pub address: IpAddr,
+    /// The target port.
+    pub port: u16,
+    /// Where it is.
+    pub placement: Placement,
 }
 
 /// What becomes of a flow.
@@ -49,45 +77,122 @@ pub enum Route {
     NotOurs,
     /// The client is told at once that nobody is there.
     Refused,
+    /// The client hears nothing.
+    Dropped(DropCause),
     /// Any of these endpoints, all equally likely; never empty.
     OneOf {
         /// Sorted.
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<Target>,
         /// When the source is replaced.
         masquerade: Masquerade,
+        /// For how many seconds the client's next flows go to the same endpoint, as long as it is
+        /// one of `endpoints`.
+        affinity_s: Option<u32>,
     },
 }
 
 /// What the table says about a flow that begins with this packet.
 pub fn route(table: &ServiceTable, packet: &Packet) -> Route {
-    let Packet { destination, port, protocol, .. } = *packet;
-    if let Some(key) = table.owner(destination, port, protocol) {
-        return to_one_of(table, &key, FrontendKind::ClusterIp);
+    let Some(found) = frontend(table, packet) else {
+        // Whoever connects to a cluster IP means its Service: other ports have nobody.
+        return if table.is_cluster_ip(packet.destination) {
+            Route::Refused
+        } else {
+            Route::NotOurs
+        };
+    };
+    if !is_allowed(&found, packet.source) {
+        return Route::Dropped(DropCause::SourceNotAllowed);
     }
-    if table.is_service_address(destination) {
-        return Route::Refused;
+    let policy = policy(&found, packet.scope);
+    let endpoints: Vec<Target> = views::view(&found.candidates, policy)
+        .into_iter()
+        .map(|it| Target { address: it.address, port: it.port, placement: it.placement })
+        .collect();
+    if endpoints.is_empty() {
+        let others_have_some = views::any(&found.candidates);
+        return match policy {
+            TrafficPolicy::Local if others_have_some => Route::Dropped(DropCause::NoLocalEndpoint),
+            TrafficPolicy::Local | TrafficPolicy::Cluster => Route::Refused,
+        };
     }
-    // A loopback address is the host's own: other namespaces have theirs.
-    let to_node = table.node().addresses.contains(&destination)
-        || (destination.is_loopback() && packet.scope == Scope::Host);
-    let any = Family::of(destination).unspecified();
-    match table.owner(any, port, protocol).filter(|_| to_node) {
-        Some(key) => to_one_of(table, &key, FrontendKind::NodePort),
-        None => Route::NotOurs,
+    let masquerade = masquerade(&found, packet.scope);
+    Route::OneOf { endpoints, masquerade, affinity_s: found.affinity_s }
+}
+
+/// A frontend on exactly this address, else one on every address of the node.
+fn frontend<'table>(table: &'table ServiceTable, packet: &Packet) -> Option<Found<'table>> {
+    let Packet { scope, destination, port, protocol, .. } = *packet;
+    // Loopback addresses are those of the host's own processes: other namespaces have theirs.
+    if destination.is_loopback() && scope != Scope::Host {
+        return None;
+    }
+    if destination.is_unspecified() {
+        return None;
+    }
+    let exact = table.find(destination, port, protocol);
+    exact.or_else(|| {
+        let node = table.node();
+        let is_node = destination.is_loopback() || node.addresses.contains(&destination);
+        let is_served = is_node && node.serves_node_ports(destination);
+        is_served.then(|| table.find(Family::of(destination).unspecified(), port, protocol))?
+    })
+}
+
+/// Source ranges are a load balancer's: they hold for its addresses, whoever connects.
+fn is_allowed(found: &Found<'_>, source: IpAddr) -> bool {
+    match (found.kind, found.source_ranges) {
+        (FrontendKind::LoadBalancer, Some(ranges)) => {
+            ranges.iter().any(|range| range.contains(source))
+        }
+        (FrontendKind::LoadBalancer, None)
+        | (
+            FrontendKind::ClusterIp
+            | FrontendKind::NodePort
+            | FrontendKind::ExternalIp
+            | FrontendKind::HostPort,
+            _,
+        ) => true,
     }
 }
 
-fn to_one_of(table: &ServiceTable, key: &super::types::PortKey, through: FrontendKind) -> Route {
-    let endpoints = table.port(key).map(|state| state.endpoints).unwrap_or_default();
-    if endpoints.is_empty() {
-        return Route::Refused;
+/// The policy whose endpoints this client gets.
+#[expect(clippy::match_same_arms, reason = "one arm per rule")]
+fn policy(found: &Found<'_>, scope: Scope) -> TrafficPolicy {
+    match (found.kind, scope) {
+        (FrontendKind::ClusterIp, _) => found.internal,
+        (FrontendKind::HostPort, _) => TrafficPolicy::Cluster,
+        // On this node a client needs no load balancer that knows where endpoints are.
+        (
+            FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp,
+            Scope::Pod | Scope::Host,
+        ) => TrafficPolicy::Cluster,
+        (
+            FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp,
+            Scope::Outside,
+        ) => found.external,
     }
-    let masquerade = match through {
-        FrontendKind::ClusterIp => Masquerade::Hairpin,
-        FrontendKind::NodePort
-        | FrontendKind::LoadBalancer
-        | FrontendKind::ExternalIp
-        | FrontendKind::HostPort => Masquerade::Always,
-    };
-    Route::OneOf { endpoints, masquerade }
+}
+
+/// kube-proxy's matrix of clients, frontends and policies.
+#[expect(clippy::match_same_arms, reason = "one arm per rule")]
+fn masquerade(found: &Found<'_>, scope: Scope) -> Masquerade {
+    match (found.kind, scope) {
+        // Answers to this node's pods pass this node, where they are translated back. Others' need not.
+        (FrontendKind::ClusterIp, Scope::Pod) => Masquerade::Hairpin,
+        (FrontendKind::ClusterIp, Scope::Host | Scope::Outside) => Masquerade::Always,
+        (FrontendKind::HostPort, _) => Masquerade::Hairpin,
+        (
+            FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp,
+            Scope::Host,
+        ) => Masquerade::Always,
+        // `externalTrafficPolicy: Local` is there to keep the client's address.
+        (
+            FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp,
+            Scope::Pod | Scope::Outside,
+        ) => match found.external {
+            TrafficPolicy::Cluster => Masquerade::Always,
+            TrafficPolicy::Local => Masquerade::Hairpin,
+        },
+    }
 }

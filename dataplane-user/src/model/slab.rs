@@ -67,6 +67,11 @@ impl<T: Keyed> Slab<T> {
         Some(*record)
     }
 
+    /// Those whose records are like this, in order.
+    pub(super) fn ids(&self, is_such: impl Fn(&T) -> bool) -> Vec<u32> {
+        self.iter().filter(|(_, record)| is_such(record)).map(|(id, _)| id).collect()
+    }
+
     /// In the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0u32..).zip(&self.slots).filter_map(|(id, slot)| Some((id, slot.as_deref()?)))

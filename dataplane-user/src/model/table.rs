@@ -1,7 +1,13 @@
-//! The table: what Services and slices say, and which service ports that changed.
+//! The table: what objects say, and which service ports that changed.
 
+mod claimed;
+mod find;
+mod pods;
 mod read_out;
 mod records;
+mod services;
+mod slices;
+mod zone;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,54 +15,76 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-
-use self::records::{Changed, ServiceRecord, SliceRecord, rank};
+pub(super) use self::find::Found;
+use self::records::{Changed, PodRecord, ServiceRecord, SliceRecord};
 use super::{
-    claims::{ClaimKey, Claims, Dispute},
+    claims::Claims,
     identity::NodeIdentity,
     names::Names,
     object::{Kind, ObjectEvent, ObjectName, ObjectRef},
     problem::{Cause, Problem, Report},
-    read::{Reading, read_service, read_slice},
+    read::SliceWords,
     slab::Slab,
-    spec::{FAMILIES, ServiceSpec, SliceSpec},
-    types::{Family, PortKey},
+    types::PortKey,
+    zones::ZoneId,
 };
 
 /// What this node should do with service traffic, and what changed since a backend last asked.
 #[derive(Debug)]
 pub struct ServiceTable {
     node: NodeIdentity,
+    /// The zone if no Node object says otherwise.
+    zone_default: Option<Arc<str>>,
+    /// The number of the node's zone.
+    zone: ZoneId,
+    /// The list in which the node's own object was last named.
+    node_list: u32,
     names: Names,
+    words: SliceWords,
     services: Slab<ServiceRecord>,
     slices: Slab<SliceRecord>,
+    pods: Slab<PodRecord>,
     claims: Claims,
     changed: Changed,
+    /// The files of objects, for those that have one.
+    files: BTreeMap<ObjectRef, Arc<str>>,
     /// What is wrong with an object by itself, and in which list it was seen.
     problems: BTreeMap<ObjectRef, (u32, Box<[Problem]>)>,
     /// Number of the current list of each kind.
-    lists: [u32; 2],
+    lists: [u32; 4],
     synced: bool,
+    /// Services with a `healthCheckNodePort`.
+    health_checked: BTreeSet<u32>,
+    /// Goes up when what [`Self::health_checks`] says may have changed.
+    health_version: u64,
 }
 
 impl ServiceTable {
     /// An empty table for a node.
     pub fn new(node: NodeIdentity) -> Self {
+        let mut words = SliceWords::new();
         Self {
+            zone_default: node.zone.clone(),
+            zone: words.zone(node.zone.as_deref()),
+            node_list: 0,
             node,
             names: Names::new(),
+            words,
             services: Slab::new(),
             slices: Slab::new(),
+            pods: Slab::new(),
             claims: Claims::default(),
             changed: Changed::default(),
+            files: BTreeMap::new(),
             problems: BTreeMap::new(),
-            lists: [0; 2],
+            lists: [0; 4],
             synced: false,
+            health_checked: BTreeSet::new(),
+            health_version: 0,
         }
     }
 
-    /// The node this table is for.
+    /// The node this table is for, with the zone that it is in now.
     pub fn node(&self) -> &NodeIdentity {
         &self.node
     }
@@ -72,13 +100,18 @@ impl ServiceTable {
         match event {
             ObjectEvent::Service { object, file } => self.put_service(&object, file),
             ObjectEvent::EndpointSlice { object, file } => self.put_slice(&object, file),
+            ObjectEvent::Pod { object, file } => self.put_pod(&object, file),
+            ObjectEvent::Node { object, file } => self.put_node(&object, file),
             ObjectEvent::Gone(object) => {
                 let key = (&*object.name.namespace, &*object.name.name);
                 match object.kind {
                     Kind::Service => self.services.find(key).map(|id| self.drop_service(id)),
                     Kind::EndpointSlice => self.slices.find(key).map(|id| self.drop_slice(id)),
+                    Kind::Pod => self.pods.find(key).map(|id| self.drop_pod(id)),
+                    Kind::Node => (object.name.name == self.node.name).then(|| self.drop_node()),
                 };
                 self.problems.remove(&object);
+                self.files.remove(&object);
                 Vec::new()
             }
             ObjectEvent::ListBegin(kind) => {
@@ -109,11 +142,14 @@ impl ServiceTable {
         let (services, changed) = (&self.services, &mut self.changed);
         for (_, slice) in self.slices.iter() {
             let addresses = &slice.spec.addresses;
-            if addresses.iter().any(|(address, _)| moved.contains(&address))
+            if addresses.iter().any(|(address, ..)| moved.contains(&address))
                 && let Some(service) = services.get(slice.service)
             {
                 service.mark([addresses.family()], changed);
             }
+        }
+        for (_, pod) in self.pods.iter() {
+            pod.mark(changed);
         }
     }
 
@@ -122,178 +158,29 @@ impl ServiceTable {
         std::mem::take(&mut self.changed).into_iter().collect()
     }
 
-    fn put_service(&mut self, object: &Service, file: Option<Arc<str>>) -> Vec<Problem> {
-        let meta = &object.metadata;
-        let name = match self.name(Kind::Service, meta.namespace.as_ref(), meta.name.as_ref()) {
-            Ok(name) => name,
-            Err(problem) => return vec![Problem { file, ..*problem }],
-        };
-        let id = self.service_record(&name);
-        let mut report = Report::new(Kind::Service, &name, file.as_ref());
-        let reading = read_service(object, &self.node.node_ports, &mut self.names, &mut report);
-        if let Some(record) = self.services.get_mut(id) {
-            record.known = true;
-            record.list = self.lists[Kind::Service as usize];
-            record.file = file.map(Box::new);
-        }
-        let disputes = match reading {
-            Reading::Usable(spec) => self.set_spec(id, Some(spec)),
-            Reading::Ignored => self.set_spec(id, None),
-            Reading::Unusable => Vec::new(),
-        };
-        let mut problems = self.keep_problems(Kind::Service, name, report);
-        problems.extend(disputes.into_iter().filter_map(|(key, dispute)| self.taken(key, dispute)));
-        problems
-    }
-
-    fn put_slice(&mut self, object: &EndpointSlice, file: Option<Arc<str>>) -> Vec<Problem> {
-        let meta = &object.metadata;
-        let kind = Kind::EndpointSlice;
-        let name = match self.name(kind, meta.namespace.as_ref(), meta.name.as_ref()) {
-            Ok(name) => name,
-            Err(problem) => return vec![Problem { file, ..*problem }],
-        };
-        let mut report = Report::new(kind, &name, file.as_ref());
-        let reading = read_slice(object, &self.node.name, &mut self.names, &mut report);
-        let known = self.slices.find((&name.namespace, &name.name));
-        if let Some(record) = known.and_then(|id| self.slices.get_mut(id)) {
-            record.list = self.lists[kind as usize];
-        }
-        let orphan = match (reading, known) {
-            (Reading::Usable((service, spec)), _) => {
-                self.set_slice(&name, service, spec, file, known)
-            }
-            (Reading::Ignored, Some(id)) => {
-                self.drop_slice(id);
-                None
-            }
-            (Reading::Ignored, None) | (Reading::Unusable, _) => None,
-        };
-        let mut problems = self.keep_problems(kind, name, report);
-        problems.extend(orphan);
-        problems
-    }
-
-    /// Stores a slice under its Service; a problem if that is not there.
-    fn set_slice(
-        &mut self,
-        name: &ObjectName,
-        service: &str,
-        spec: SliceSpec,
-        file: Option<Arc<str>>,
-        known: Option<u32>,
-    ) -> Option<Problem> {
-        let service_name = ObjectName { namespace: name.namespace.clone(), name: service.into() };
-        let owner = self.service_record(&service_name);
-        let stays = known.filter(|id| self.slices.get(*id).is_some_and(|at| at.service == owner));
-        if let (Some(old), None) = (known, stays) {
-            self.drop_slice(old);
-        }
-        let mut families = vec![spec.addresses.family()];
-        let id = if let Some(record) = stays.and_then(|id| self.slices.get_mut(id)) {
-            record.file = file.map(Box::new);
-            if record.spec == spec {
-                families.clear();
-            } else {
-                families.push(record.spec.addresses.family());
-                record.spec = spec;
-            }
-            stays
-        } else {
-            let id = self.slices.insert(SliceRecord {
-                namespace: name.namespace.clone(),
-                name: (*name.name).into(),
-                service: owner,
-                list: self.lists[Kind::EndpointSlice as usize],
-                file: file.map(Box::new),
-                spec,
-            });
-            if let Some(record) = self.services.get_mut(owner) {
-                record.add_slice(id);
-            }
-            Some(id)
-        };
-        let record = self.services.get(owner)?;
-        record.mark(families, &mut self.changed);
-        let reported = self.synced && !record.known;
-        reported.then(|| self.slices.get(id?).map(|slice| slice.orphan(&record.name))).flatten()
-    }
-
-    fn drop_slice(&mut self, id: u32) {
-        let Some(slice) = self.slices.remove(id) else { return };
-        let Some(service) = self.services.get_mut(slice.service) else { return };
-        service.remove_slice(id);
-        service.mark([slice.spec.addresses.family()], &mut self.changed);
-        self.forget_if_empty(slice.service);
-    }
-
-    fn drop_service(&mut self, id: u32) {
-        self.set_spec(id, None);
-        if let Some(record) = self.services.get_mut(id) {
-            record.known = false;
-            record.file = None;
-        }
-        self.forget_if_empty(id);
-    }
-
-    fn forget_if_empty(&mut self, id: u32) {
-        if self.services.get(id).is_some_and(|record| !record.known && record.slices.is_empty()) {
-            self.services.remove(id);
-        }
-    }
-
-    /// Changes what is kept of a Service, and who has which frontend address.
-    fn set_spec(&mut self, id: u32, spec: Option<ServiceSpec>) -> Vec<(ClaimKey, Dispute)> {
-        let Some(record) = self.services.get_mut(id).filter(|record| record.spec != spec) else {
-            return Vec::new();
-        };
-        record.mark(FAMILIES, &mut self.changed);
-        let (rank_before, before) = (rank(record, id), record.claims());
-        record.spec = spec;
-        record.mark(FAMILIES, &mut self.changed);
-        let (rank_now, now) = (rank(record, id), record.claims());
-        let same_age = rank_before == rank_now;
-        for key in before.iter().filter(|key| !same_age || !now.contains(key)) {
-            let heir = self.claims.release(*key, &rank_before);
-            if let Some(heir) = heir.and_then(|heir| self.services.get(heir)) {
-                heir.mark([Family::of(key.address)], &mut self.changed);
-            }
-        }
-        let mut disputes = Vec::new();
-        for key in now.into_iter().filter(|key| !same_age || !before.contains(key)) {
-            let services = &self.services;
-            let rank_of =
-                |id| services.get(id).map_or_else(|| rank_now.clone(), |other| rank(other, id));
-            let Some(dispute) = self.claims.claim(key, rank_now.clone(), rank_of) else { continue };
-            if let Some(loser) = self.services.get(dispute.loser) {
-                loser.mark([Family::of(key.address)], &mut self.changed);
-            }
-            disputes.push((key, dispute));
-        }
-        disputes
-    }
-
     /// What the source did not name in its list is gone.
     fn end_list(&mut self, kind: Kind) {
         let list = self.lists[kind as usize];
         match kind {
             Kind::Service => {
                 let gone = |record: &ServiceRecord| record.known && record.list != list;
-                let gone: Vec<u32> =
-                    self.services.iter().filter(|(_, at)| gone(at)).map(|(id, _)| id).collect();
-                for id in gone {
+                for id in self.services.ids(gone) {
                     self.drop_service(id);
                 }
             }
             Kind::EndpointSlice => {
-                let gone: Vec<u32> = self
-                    .slices
-                    .iter()
-                    .filter(|(_, at)| at.list != list)
-                    .map(|(id, _)| id)
-                    .collect();
-                for id in gone {
+                for id in self.slices.ids(|record: &SliceRecord| record.list != list) {
                     self.drop_slice(id);
+                }
+            }
+            Kind::Pod => {
+                for id in self.pods.ids(|record: &PodRecord| record.list != list) {
+                    self.drop_pod(id);
+                }
+            }
+            Kind::Node => {
+                if self.node_list != list {
+                    self.drop_node();
                 }
             }
         }
@@ -301,21 +188,22 @@ impl ServiceTable {
     }
 
     /// Replaces what is wrong with one object by itself.
-    fn keep_problems(&mut self, kind: Kind, name: ObjectName, report: Report) -> Vec<Problem> {
-        let object = ObjectRef { kind, name };
+    fn keep_problems(&mut self, object: ObjectRef, report: Report) -> Vec<Problem> {
         if report.problems.is_empty() {
             self.problems.remove(&object);
         } else {
-            let seen = self.lists[kind as usize];
+            let seen = self.lists[object.kind as usize];
             self.problems.insert(object, (seen, report.problems.clone().into()));
         }
         report.problems
     }
 
-    fn service_record(&mut self, name: &ObjectName) -> u32 {
-        self.services
-            .find((&name.namespace, &name.name))
-            .unwrap_or_else(|| self.services.insert(ServiceRecord::new(name.clone())))
+    /// Replaces the file of one object.
+    fn keep_file(&mut self, object: &ObjectRef, file: Option<Arc<str>>) {
+        match file {
+            Some(file) => drop(self.files.insert(object.clone(), file)),
+            None => drop(self.files.remove(object)),
+        }
     }
 
     fn name(
@@ -323,6 +211,7 @@ impl ServiceTable {
         kind: Kind,
         namespace: Option<&String>,
         name: Option<&String>,
+        file: Option<&Arc<str>>,
     ) -> Result<ObjectName, Box<Problem>> {
         let given = |text: Option<&String>| text.map(String::as_str).unwrap_or_default().to_owned();
         let (namespace, name) = (given(namespace), given(name));
@@ -334,6 +223,7 @@ impl ServiceTable {
             (true, false) => "metadata.namespace",
         };
         let object = ObjectRef { kind, name: ObjectName::new(&namespace, &name) };
-        Err(Box::new(Problem { file: None, object, field: field.into(), cause: Cause::Empty }))
+        let file = file.cloned();
+        Err(Box::new(Problem { file, object, field: field.into(), cause: Cause::Empty }))
     }
 }

@@ -3,7 +3,10 @@
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     client::ClientBuilder,
@@ -40,6 +43,9 @@ pub struct KubeSource {
     /// One client per kind, so that its answers tell about its kind.
     services: Client,
     slices: Client,
+    pods: Client,
+    nodes: Client,
+    node_name: Box<str>,
     link: Arc<Link>,
 }
 
@@ -50,9 +56,9 @@ impl fmt::Debug for KubeSource {
 }
 
 impl KubeSource {
-    /// Makes a client from `kubeconfig`; without one from `KUBECONFIG`, `~/.kube/config` or the
+    /// Makes clients from `kubeconfig` for the node of this name; without one from `KUBECONFIG`, `~/.kube/config` or the
     /// pod's service account. The server need not be reachable yet.
-    pub async fn open(kubeconfig: Option<&Path>) -> Result<Self, Error> {
+    pub async fn open(kubeconfig: Option<&Path>, node_name: &str) -> Result<Self, Error> {
         let mut config = match kubeconfig {
             Some(path) => read_config(path).await?,
             None => Config::infer().await.map_err(|cause| Error::NoServer(Box::new(cause)))?,
@@ -66,8 +72,14 @@ impl KubeSource {
             client(config.clone(), kind, Arc::clone(&link))
                 .map_err(|cause| Error::Client { server: server.clone(), cause: Box::new(cause) })
         };
-        let (services, slices) = (client(Kind::Service)?, client(Kind::EndpointSlice)?);
-        Ok(Self { services, slices, link })
+        Ok(Self {
+            services: client(Kind::Service)?,
+            slices: client(Kind::EndpointSlice)?,
+            pods: client(Kind::Pod)?,
+            nodes: client(Kind::Node)?,
+            node_name: node_name.into(),
+            link,
+        })
     }
 
     /// Whether the server answers.
@@ -77,15 +89,30 @@ impl KubeSource {
 
     /// See [`super::Source::run`].
     pub async fn run(self, events: mpsc::Sender<SourceEvent>) {
-        let Self { services, slices, link } = self;
-        let follower = |kind| Follower { kind, link: &link, events: &events };
-        let (of_services, of_slices) = (follower(Kind::Service), follower(Kind::EndpointSlice));
+        let Self { services, slices, pods, nodes, node_name, link } = self;
+        let follower = |kind| {
+            let config = match kind {
+                Kind::Service | Kind::EndpointSlice => watcher::Config::default(),
+                // What other nodes run is nothing to us, and would be most of what we read.
+                Kind::Pod => {
+                    watcher::Config::default().fields(&format!("spec.nodeName={node_name}"))
+                }
+                Kind::Node => {
+                    watcher::Config::default().fields(&format!("metadata.name={node_name}"))
+                }
+            };
+            Follower { kind, config, link: &link, events: &events }
+        };
         let service = |object| ObjectEvent::Service { object, file: None };
         let slice = |object| ObjectEvent::EndpointSlice { object, file: None };
+        let pod = |object| ObjectEvent::Pod { object, file: None };
+        let node = |object| ObjectEvent::Node { object, file: None };
         // Each of them ends when nobody takes the events any more.
         tokio::select! {
-            () = of_services.follow::<Service>(Api::all(services), service) => {}
-            () = of_slices.follow::<EndpointSlice>(Api::all(slices), slice) => {}
+            () = follower(Kind::Service).follow::<Service>(Api::all(services), service) => {}
+            () = follower(Kind::EndpointSlice).follow::<EndpointSlice>(Api::all(slices), slice) => {}
+            () = follower(Kind::Pod).follow::<Pod>(Api::all(pods), pod) => {}
+            () = follower(Kind::Node).follow::<Node>(Api::all(nodes), node) => {}
             () = link.tell_problems(&events) => {}
             () = events.closed() => {}
         }
@@ -113,9 +140,11 @@ fn client(config: Config, kind: Kind, link: Arc<Link>) -> kube::Result<Client> {
     Ok(ClientBuilder::try_from(config)?.with_layer(&look).build())
 }
 
-/// Follows all objects of one kind.
+/// Follows objects of one kind.
 struct Follower<'a> {
     kind: Kind,
+    /// Which of them.
+    config: watcher::Config,
     link: &'a Link,
     events: &'a mpsc::Sender<SourceEvent>,
 }
@@ -127,7 +156,7 @@ impl Follower<'_> {
     {
         let mut batch = Batch { kind: self.kind, is_list_open: false, events: Vec::new() };
         loop {
-            let stream = watcher(api.clone(), watcher::Config::default()).default_backoff();
+            let stream = watcher(api.clone(), self.config.clone()).default_backoff();
             let mut chunks = std::pin::pin!(stream.ready_chunks(BATCH_MAX));
             let mut is_expired = false;
             while !is_expired && let Some(chunk) = chunks.next().await {
@@ -147,14 +176,16 @@ impl Follower<'_> {
 
     async fn send(&self, batch: &mut Batch) -> Result<(), mpsc::error::SendError<SourceEvent>> {
         let events = std::mem::take(&mut batch.events);
-        if events.is_empty() {
-            return Ok(());
+        if !events.is_empty() {
+            self.link.heard();
+            let is_end = |event: &ObjectEvent| matches!(event, ObjectEvent::ListEnd(_));
+            let is_list_done = events.iter().any(is_end);
+            self.events.send(SourceEvent::Objects(events)).await?;
+            if is_list_done {
+                self.link.listed(self.kind);
+            }
         }
-        self.link.heard();
-        let is_end = |event: &ObjectEvent| matches!(event, ObjectEvent::ListEnd(_));
-        let is_list_done = events.iter().any(is_end);
-        self.events.send(SourceEvent::Objects(events)).await?;
-        if is_list_done && self.link.listed(self.kind) {
+        if self.link.is_complete_now() {
             self.events.send(SourceEvent::Objects(vec![ObjectEvent::Synced])).await?;
         }
         Ok(())
@@ -163,19 +194,20 @@ impl Follower<'_> {
     /// Whether the watcher has to begin anew. It does so by itself when the server says within a
     /// watch that the version is too old, but asks for ever when a watch is refused for that.
     fn failed(&self, error: &watcher::Error) -> bool {
-        let status = match error {
-            watcher::Error::WatchStartFailed(kube::Error::Api(status))
-            | watcher::Error::WatchError(status) => Some(status),
+        let code = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::WatchError(status) => Some(status.code),
             watcher::Error::InitialListFailed(_)
             | watcher::Error::WatchStartFailed(_)
             | watcher::Error::WatchFailed(_)
             | watcher::Error::NoResourceVersion => None,
         };
-        if status.is_some_and(|status| status.code == 410) {
+        if code == Some(410) && !matches!(error, watcher::Error::InitialListFailed(_)) {
             tracing::debug!(kind = self.kind.name(), "the watch is too old; listing again");
             return matches!(error, watcher::Error::WatchStartFailed(_));
         }
-        self.link.failed(self.kind, error);
+        self.link.failed(self.kind, error, code == Some(403));
         false
     }
 }

@@ -5,10 +5,10 @@ use crate::{
     ebpf::{
         fake::FakeMaps,
         program::Limits,
-        simulate::{Destination, meaning, simulate_maps},
-        tests::{SMALL, Table as Ports, ip, put, service},
+        simulate::simulate_maps,
+        tests::{SMALL, Table as Ports, meaning, put, service, to_service as to},
     },
-    model::{Family, PortState, Protocol},
+    model::PortState,
 };
 
 /// What a source says.
@@ -52,11 +52,6 @@ impl Table for FakeTable {
     }
 }
 
-fn to(number: u32) -> Destination {
-    let (address, protocol) = (ip(Family::V4, 10, number), Protocol::Tcp);
-    Destination { address, port: 80, protocol, is_node_address: false }
-}
-
 fn sound(limits: Limits) -> FakeMaps {
     FakeMaps { fail_one_in: 0, ..FakeMaps::new(limits) }
 }
@@ -85,7 +80,10 @@ async fn failing_writes_are_retried_until_the_maps_are_right() {
     assert!(maps.failures > 0, "the fake never failed");
     assert_eq!(status.borrow().failures, maps.failures);
     for number in 0..50 {
-        assert_eq!(simulate_maps(&mut maps, &to(number)), meaning(&table, &to(number)));
+        assert_eq!(
+            simulate_maps(&mut maps, &to(number), false),
+            meaning(&table, &to(number), false)
+        );
     }
 }
 
@@ -111,7 +109,10 @@ async fn nothing_is_written_or_deleted_before_the_source_is_in_sync() {
     drop(send);
     let (table, mut maps) = sync.run(events).await;
     for number in 1..=2 {
-        assert_eq!(simulate_maps(&mut maps, &to(number)), meaning(&table, &to(number)));
+        assert_eq!(
+            simulate_maps(&mut maps, &to(number), false),
+            meaning(&table, &to(number), false)
+        );
     }
 }
 
@@ -128,7 +129,7 @@ async fn a_burst_goes_out_in_few_rounds() {
     drop(send);
     let (_, maps) = sync.run(events).await;
     assert!(status.borrow().sync.count() <= 3, "{} rounds", status.borrow().sync.count());
-    assert_eq!(maps.contents[dataplane_common::names::FRONTENDS4].len(), 60);
+    assert_eq!(maps.contents[dataplane_common::names::FRONTENDS4].len(), 2 * 60);
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,5 +197,5 @@ async fn maps_that_cannot_be_read_at_the_start_are_read_later() {
     assert!(sync.maps.contents.is_empty() && sync.wake().is_some());
     sync.maps.fail_one_in = 0;
     sync.round();
-    assert_eq!(simulate_maps(&mut sync.maps, &to(1)), meaning(&sync.table, &to(1)));
+    assert_eq!(simulate_maps(&mut sync.maps, &to(1), false), meaning(&sync.table, &to(1), false));
 }

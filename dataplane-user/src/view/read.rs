@@ -1,49 +1,163 @@
 //! Rows from the entries of the maps.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_common::{
-    Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Live, V4, V6, names,
+    Affinity, AffinityKey, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey,
+    FrontendKind, Live, Slots, SourceKey, V4, V6, names,
 };
 
-use super::{EndpointRow, FlowRow, FrontendRow, Names, display_name, protocol_name};
+use super::{
+    Clients, EndpointRow, FrontendRow, Names,
+    blocks::{Blocks, reach},
+    display_name, ip, policies, protocol_name,
+};
 use crate::ebpf::maps::{MapError, MapWriter};
+
+/// The maps of one family.
+struct Half {
+    frontends: &'static str,
+    endpoints: &'static str,
+    sources: &'static str,
+    flows: &'static str,
+}
+
+const HALF4: Half = Half {
+    frontends: names::FRONTENDS4,
+    endpoints: names::ENDPOINTS4,
+    sources: names::SOURCES4,
+    flows: names::FLOWS4,
+};
+const HALF6: Half = Half {
+    frontends: names::FRONTENDS6,
+    endpoints: names::ENDPOINTS6,
+    sources: names::SOURCES6,
+    flows: names::FLOWS6,
+};
 
 /// Every frontend, sorted by service.
 pub fn frontends(maps: &mut impl MapWriter, names: &Names) -> Result<Vec<FrontendRow>, MapError> {
-    let v4 = maps.entries::<FrontendKey<V4>, Frontend>(names::FRONTENDS4)?;
-    let v6 = maps.entries::<FrontendKey<V6>, Frontend>(names::FRONTENDS6)?;
-    let v4 = v4.iter().map(|(key, value)| frontend_row(key, *value, names));
-    let v6 = v6.iter().map(|(key, value)| frontend_row(key, *value, names));
-    let mut rows: Vec<_> = v4.chain(v6).collect();
+    let mut rows = family_frontends::<V4>(maps, names, &HALF4)?;
+    rows.extend(family_frontends::<V6>(maps, names, &HALF6)?);
     rows.sort();
     Ok(rows)
 }
 
-fn frontend_row<const N: usize>(
-    key: &FrontendKey<N>,
-    value: Frontend,
+fn family_frontends<const N: usize>(
+    maps: &mut impl MapWriter,
     names: &Names,
-) -> FrontendRow {
-    FrontendRow {
-        service: display_name(names, value.service),
-        number: value.service,
-        address: ip(key.addr()).filter(|ip| !ip.is_unspecified()),
-        family: if N == V4 { 4 } else { 6 },
-        port: key.port(),
-        protocol: protocol_name(key.protocol()),
-        endpoints: value.inside.count,
-        masquerade: value.flags & Frontend::MASQUERADE_INSIDE != 0,
+    half: &Half,
+) -> Result<Vec<FrontendRow>, MapError> {
+    let ranges = source_ranges::<N>(maps, half.sources)?;
+    // Frontends of one service port share its block: its endpoints are looked up once.
+    let mut counts: BTreeMap<[Slots; 2], (u32, u32)> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for (key, value) in entries::<N>(maps, half)? {
+        let slots = [value.inside, value.outside];
+        let (endpoints, local) = match counts.get(&slots) {
+            Some(found) => *found,
+            None => *counts.entry(slots).or_insert(count::<N>(maps, half, &value)?),
+        };
+        let only = value.flags & Frontend::SOURCE_RANGES != 0;
+        let ranges = only.then(|| ranges.get(&value.service).cloned().unwrap_or_default());
+        rows.push(FrontendRow {
+            service: display_name(names, value.service),
+            number: value.service,
+            address: ip(key.addr()).filter(|ip| !ip.is_unspecified()),
+            family: if N == V4 { 4 } else { 6 },
+            port: key.port(),
+            protocol: protocol_name(key.protocol()),
+            kind: kind(value),
+            endpoints,
+            local,
+            inside: inside(value),
+            outside: outside(value),
+            affinity_s: (value.flags & Frontend::AFFINITY != 0).then_some(value.affinity_s),
+            source_ranges: ranges,
+        });
     }
+    Ok(rows)
+}
+
+/// Frontends with a port. An entry with port 0 only says that its address is a Service's.
+fn entries<const N: usize>(
+    maps: &mut impl MapWriter,
+    half: &Half,
+) -> Result<Vec<(FrontendKey<N>, Frontend)>, MapError> {
+    let mut entries = maps.entries::<FrontendKey<N>, Frontend>(half.frontends)?;
+    entries.retain(|(key, _)| key.port() != 0);
+    Ok(entries)
+}
+
+/// The prefixes of each service port, sorted.
+fn source_ranges<const N: usize>(
+    maps: &mut impl MapWriter,
+    sources: &'static str,
+) -> Result<BTreeMap<u32, Vec<String>>, MapError> {
+    let mut keys: Vec<SourceKey<N>> =
+        maps.entries::<SourceKey<N>, u32>(sources)?.into_iter().map(|(key, _)| key).collect();
+    keys.sort_by_key(|key| (key.service(), key.addr(), key.prefix_len()));
+    let mut ranges: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for key in keys {
+        if let Some(address) = ip(key.addr()) {
+            let range = format!("{address}/{}", key.prefix_len());
+            ranges.entry(key.service()).or_default().push(range);
+        }
+    }
+    Ok(ranges)
+}
+
+/// How many endpoints a frontend leads to, and how many of them are on this node.
+fn count<const N: usize>(
+    maps: &mut impl MapWriter,
+    half: &Half,
+    frontend: &Frontend,
+) -> Result<(u32, u32), MapError> {
+    let (mut all, mut local) = (0, 0);
+    for slot in reach(frontend).iter() {
+        let found = maps.lookup::<u32, Endpoint<N>>(half.endpoints, &slot)?;
+        let flags = found.map_or(0, |endpoint| endpoint.flags());
+        all += 1;
+        local += u32::from(flags & (Endpoint::<N>::LOCAL | Endpoint::<N>::HOST) != 0);
+    }
+    Ok((all, local))
+}
+
+fn kind(frontend: Frontend) -> &'static str {
+    match frontend.kind() {
+        Some(FrontendKind::ClusterIp) => "ClusterIP",
+        Some(FrontendKind::NodePort) => "NodePort",
+        Some(FrontendKind::LoadBalancer) => "LoadBalancer",
+        Some(FrontendKind::ExternalIp) => "ExternalIP",
+        Some(FrontendKind::HostPort) => "HostPort",
+        None => "unknown",
+    }
+}
+
+fn inside(frontend: Frontend) -> Clients {
+    let bits = [Frontend::LOCAL_INSIDE, Frontend::DROP_INSIDE, Frontend::MASQUERADE_INSIDE];
+    clients(frontend.inside, bits.map(|bit| frontend.flags & bit != 0))
+}
+
+fn outside(frontend: Frontend) -> Clients {
+    let bits = [Frontend::LOCAL_OUTSIDE, Frontend::DROP_OUTSIDE, Frontend::MASQUERADE_OUTSIDE];
+    clients(frontend.outside, bits.map(|bit| frontend.flags & bit != 0))
+}
+
+fn clients(slots: Slots, [local, drops, masquerade]: [bool; 3]) -> Clients {
+    let outcome = match (slots.count, drops) {
+        (0, true) => "dropped",
+        (0, false) => "refused",
+        (_, _) => "served",
+    };
+    let policy = if local { "Local" } else { "Cluster" };
+    Clients { policy, endpoints: slots.count, outcome, masquerade }
 }
 
 /// Every endpoint that a frontend leads to, sorted by service.
 pub fn endpoints(maps: &mut impl MapWriter, names: &Names) -> Result<Vec<EndpointRow>, MapError> {
-    let mut rows = family_endpoints::<V4>(maps, names, names::FRONTENDS4, names::ENDPOINTS4)?;
-    rows.extend(family_endpoints::<V6>(maps, names, names::FRONTENDS6, names::ENDPOINTS6)?);
+    let mut rows = family_endpoints::<V4>(maps, names, &HALF4)?;
+    rows.extend(family_endpoints::<V6>(maps, names, &HALF6)?);
     rows.sort();
     Ok(rows)
 }
@@ -51,35 +165,36 @@ pub fn endpoints(maps: &mut impl MapWriter, names: &Names) -> Result<Vec<Endpoin
 fn family_endpoints<const N: usize>(
     maps: &mut impl MapWriter,
     names: &Names,
-    frontends: &'static str,
-    endpoints: &'static str,
+    half: &Half,
 ) -> Result<Vec<EndpointRow>, MapError> {
-    // Frontends of one service port share its block.
-    let entries = maps.entries::<FrontendKey<N>, Frontend>(frontends)?;
-    let blocks: BTreeSet<_> = entries
+    let entries = entries::<N>(maps, half)?;
+    let slots: BTreeSet<_> = entries
         .iter()
-        .map(|(key, value)| (value.service, key.protocol(), value.inside.base, value.inside.count))
+        .flat_map(|(key, value)| {
+            let (number, protocol) = (value.service, key.protocol());
+            reach(value).iter().map(move |slot| (number, protocol, slot)).collect::<Vec<_>>()
+        })
         .collect();
     let mut rows = Vec::new();
-    for (number, protocol, base, count) in blocks {
-        for index in base..base.saturating_add(count) {
-            let Some(endpoint) = maps.lookup::<u32, Endpoint<N>>(endpoints, &index)? else {
-                break;
-            };
-            let id = endpoint.id();
-            let live = maps.lookup::<u32, Live>(names::LIVE, &id.index())?.map(|live| live.id);
-            let Some(address) = ip(endpoint.addr()) else { continue };
-            rows.push(EndpointRow {
-                service: display_name(names, number),
-                number,
-                address,
-                port: endpoint.port(),
-                protocol: protocol_name(protocol),
-                placement: placement::<N>(endpoint.flags()),
-                id: id.to_bits(),
-                live: id != EndpointId::NONE && live == Some(id.to_bits()),
-            });
-        }
+    for (number, protocol, slot) in slots {
+        let Some(endpoint) = maps.lookup::<u32, Endpoint<N>>(half.endpoints, &slot)? else {
+            continue;
+        };
+        let id = endpoint.id();
+        let live = maps.lookup::<u32, Live>(names::LIVE, &id.index())?;
+        let live = live.filter(|live| id != EndpointId::NONE && live.id == id.to_bits());
+        let Some(address) = ip(endpoint.addr()) else { continue };
+        rows.push(EndpointRow {
+            service: display_name(names, number),
+            number,
+            address,
+            port: endpoint.port(),
+            protocol: protocol_name(protocol),
+            placement: placement::<N>(endpoint.flags()),
+            id: id.to_bits(),
+            live: live.is_some(),
+            views: policies(live.map_or(0, |live| live.views)),
+        });
     }
     Ok(rows)
 }
@@ -94,138 +209,57 @@ fn placement<const N: usize>(flags: u16) -> &'static str {
     }
 }
 
-/// Every flow, seen from its client, sorted by service; `now` in ticks.
-pub fn flows(maps: &mut impl MapWriter, names: &Names, now: u32) -> Result<Vec<FlowRow>, MapError> {
-    let v4 = maps.entries::<FlowKey<V4>, Flow<V4>>(names::FLOWS4)?;
-    let v6 = maps.entries::<FlowKey<V6>, Flow<V6>>(names::FLOWS6)?;
-    let mut rows: Vec<_> = v4.iter().filter_map(|entry| flow_row(entry, names, now)).collect();
-    rows.extend(v6.iter().filter_map(|entry| flow_row(entry, names, now)));
-    rows.sort();
-    Ok(rows)
-}
-
-fn flow_row<const N: usize>(
-    (key, flow): &(FlowKey<N>, Flow<N>),
-    names: &Names,
-    now: u32,
-) -> Option<FlowRow> {
-    if key.is_reply() {
-        return None;
-    }
-    let from = key.tuple();
-    let to = flow.to;
-    Some(FlowRow {
-        service: display_name(names, flow.service),
-        number: flow.service,
-        protocol: protocol_name(key.protocol()),
-        client: ip(from.src)?,
-        client_port: u16::from_be_bytes(from.src_port),
-        frontend: ip(from.dst)?,
-        frontend_port: u16::from_be_bytes(from.dst_port),
-        endpoint: ip(to.dst)?,
-        endpoint_port: u16::from_be_bytes(to.dst_port),
-        source: ip(to.src)?,
-        source_port: u16::from_be_bytes(to.src_port),
-        state: state(flow),
-        idle_s: seconds(now.wrapping_sub(flow.seen)),
-    })
-}
-
-fn state<const N: usize>(flow: &Flow<N>) -> &'static str {
-    let closing = Flow::<N>::FIN | Flow::<N>::PARTNER_FIN;
-    if Flow::<N>::is_closed(flow.flags) {
-        "closed"
-    } else if flow.flags & closing != 0 {
-        "closing"
-    } else if flow.flags & Flow::<N>::ANSWERED != 0 {
-        "established"
-    } else {
-        "new"
-    }
-}
-
-/// Seconds of a number of ticks (2³⁰ ns each).
-#[expect(clippy::cast_possible_truncation, reason = "saturated before")]
-fn seconds(ticks: u32) -> u32 {
-    ((u64::from(ticks) << 30) / 1_000_000_000).min(u64::from(u32::MAX)) as u32
-}
-
-/// The clock of flow entries.
-pub fn now_ticks() -> std::io::Result<u32> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
-    let now = std::time::Duration::from(now);
-    #[expect(clippy::cast_possible_truncation, reason = "2^64 ns are 584 years of uptime")]
-    let now_ns = now.as_nanos() as u64;
-    Ok(dataplane_common::flow::tick(now_ns))
-}
-
 /// How many entries of each map are in use; arrays of endpoints by what frontends lead to.
 pub fn fill(maps: &mut impl MapWriter) -> Result<BTreeMap<&'static str, (u64, u32)>, MapError> {
+    let mut used = BTreeMap::new();
+    family_fill::<V4>(maps, &HALF4, &mut used)?;
+    family_fill::<V6>(maps, &HALF6, &mut used)?;
+    let clients = maps.entries::<AffinityKey, Affinity>(names::AFFINITY)?.len();
+    used.insert(names::AFFINITY, clients);
     let mut fill = BTreeMap::new();
-    let mut add = |maps: &mut _, map, used: usize| -> Result<(), MapError> {
-        fill.insert(map, (used as u64, MapWriter::max_entries(maps, map)?));
-        Ok(())
-    };
-    let frontends4 = maps.entries::<FrontendKey<V4>, Frontend>(names::FRONTENDS4)?;
-    let frontends6 = maps.entries::<FrontendKey<V6>, Frontend>(names::FRONTENDS6)?;
-    add(maps, names::FRONTENDS4, frontends4.len())?;
-    add(maps, names::FRONTENDS6, frontends6.len())?;
-    let slots = |values: BTreeSet<(u32, u32)>| {
-        values.into_iter().map(|(_, count)| count as usize).sum::<usize>()
-    };
-    let used = slots(
-        frontends4.iter().map(|(_, value)| (value.inside.base, value.inside.count)).collect(),
-    );
-    add(maps, names::ENDPOINTS4, used)?;
-    let used = slots(
-        frontends6.iter().map(|(_, value)| (value.inside.base, value.inside.count)).collect(),
-    );
-    add(maps, names::ENDPOINTS6, used)?;
-    let used = maps.entries::<FlowKey<V4>, Flow<V4>>(names::FLOWS4)?.len();
-    add(maps, names::FLOWS4, used)?;
-    let used = maps.entries::<FlowKey<V6>, Flow<V6>>(names::FLOWS6)?.len();
-    add(maps, names::FLOWS6, used)?;
+    for (map, used) in used {
+        fill.insert(map, (used as u64, maps.max_entries(map)?));
+    }
     Ok(fill)
 }
 
-/// The address of 4 or 16 bytes.
-fn ip<const N: usize>(addr: [u8; N]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(addr.as_slice()) {
-        return Some(IpAddr::from(v4));
+fn family_fill<const N: usize>(
+    maps: &mut impl MapWriter,
+    half: &Half,
+    used: &mut BTreeMap<&'static str, usize>,
+) -> Result<(), MapError> {
+    let frontends = maps.entries::<FrontendKey<N>, Frontend>(half.frontends)?;
+    let mut blocks = Blocks::default();
+    for (_, frontend) in &frontends {
+        blocks.add(frontend.inside);
+        blocks.add(frontend.outside);
     }
-    <[u8; 16]>::try_from(addr.as_slice()).ok().map(IpAddr::from)
+    used.insert(half.frontends, frontends.len());
+    used.insert(half.endpoints, blocks.len());
+    used.insert(half.flows, maps.entries::<FlowKey<N>, Flow<N>>(half.flows)?.len());
+    used.insert(half.sources, maps.entries::<SourceKey<N>, u32>(half.sources)?.len());
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use dataplane_common::{Link, Tuple};
-
     use super::*;
 
     #[test]
-    fn a_flow_is_shown_once_and_from_its_client() {
-        let tuple = Tuple {
-            src: [10, 0, 0, 2],
-            dst: [10, 96, 0, 1],
-            src_port: 40000u16.to_be_bytes(),
-            dst_port: 80u16.to_be_bytes(),
+    fn an_empty_view_refuses_or_drops() {
+        let frontend = Frontend {
+            inside: Slots { base: 4, count: 2 },
+            flags: Frontend::LOCAL_OUTSIDE | Frontend::DROP_OUTSIDE | Frontend::MASQUERADE_INSIDE,
+            ..Frontend::default()
         };
-        let to = Tuple { dst: [10, 0, 0, 9], dst_port: 8080u16.to_be_bytes(), ..tuple };
-        let flow = Flow {
-            to,
-            endpoint: 1,
-            seen: 100,
-            service: 3,
-            flags: Flow::<4>::ANSWERED,
-            link: Link::default(),
-            link_seen: 0,
-        };
-        let names = Names::new();
-        let row = flow_row(&(FlowKey::forward(tuple, 6), flow), &names, 110).unwrap();
-        assert_eq!(row.service, "#3");
-        assert_eq!((row.endpoint.to_string().as_str(), row.endpoint_port), ("10.0.0.9", 8080));
-        assert_eq!((row.state, row.idle_s), ("established", 10));
-        let reply = FlowKey::reply(to.reversed(), 6);
-        assert_eq!(flow_row(&(reply, flow), &names, 110), None);
+        let served =
+            Clients { policy: "Cluster", endpoints: 2, outcome: "served", masquerade: true };
+        assert_eq!(inside(frontend), served);
+        let dropped =
+            Clients { policy: "Local", endpoints: 0, outcome: "dropped", masquerade: false };
+        assert_eq!(outside(frontend), dropped);
+        let refused =
+            Clients { policy: "Cluster", endpoints: 0, outcome: "refused", masquerade: false };
+        assert_eq!(outside(Frontend::default()), refused);
     }
 }

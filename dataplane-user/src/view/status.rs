@@ -128,7 +128,7 @@ impl Status {
             .map(|row| [row.program.clone(), row.target.clone(), row.mode.clone()])
             .collect();
         text.push('\n');
-        text.push_str(&align(["PROGRAM", "WHERE", "MODE"], &rows));
+        text.push_str(&align(&["PROGRAM", "WHERE", "MODE"], &rows));
         let rows: Vec<_> = self
             .maps
             .iter()
@@ -144,14 +144,14 @@ impl Status {
             })
             .collect();
         text.push('\n');
-        text.push_str(&align(["MAP", "USED", "CAPACITY", "FILL"], &rows));
+        text.push_str(&align(&["MAP", "USED", "CAPACITY", "FILL"], &rows));
         let rows: Vec<_> = self
             .counters
             .iter()
             .map(|row| [row.hook.to_owned(), row.reason.to_owned(), row.count.to_string()])
             .collect();
         text.push('\n');
-        text.push_str(&align(["HOOK", "REASON", "COUNT"], &rows));
+        text.push_str(&align(&["HOOK", "REASON", "COUNT"], &rows));
         text
     }
 }

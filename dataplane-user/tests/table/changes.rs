@@ -1,7 +1,8 @@
 //! What one event does to a table that has something already.
 
 use dataplane_user::model::{
-    Kind, Masquerade, ObjectEvent, Packet, Placement, Protocol, Route, Scope, ServiceTable, route,
+    Endpoint, Kind, Masquerade, ObjectEvent, Packet, Placement, Protocol, Route, Scope,
+    ServiceTable, Target, route,
 };
 
 use crate::objects::{dump, gone, node, objects};
@@ -140,8 +141,12 @@ fn a_route_follows_cluster_ip_node_port_and_loopback() {
         let (source, destination) = ("10.1.0.9".parse().unwrap(), destination.parse().unwrap());
         route(&table, &Packet { scope, source, destination, port, protocol: Protocol::Tcp })
     };
-    let endpoints = table.port(&table.keys()[0]).unwrap().endpoints;
-    let to = |masquerade| Route::OneOf { endpoints: endpoints.clone(), masquerade };
+    let target =
+        |it: &Endpoint| Target { address: it.address, port: it.port, placement: it.placement };
+    let endpoints: Vec<_> =
+        table.port(&table.keys()[0]).unwrap().endpoints.iter().map(target).collect();
+    let to =
+        |masquerade| Route::OneOf { endpoints: endpoints.clone(), masquerade, affinity_s: None };
     assert_eq!(ask(Scope::Pod, "10.96.0.10", 80), to(Masquerade::Hairpin));
     assert_eq!(ask(Scope::Pod, "10.96.0.10", 81), Route::Refused);
     assert_eq!(ask(Scope::Pod, "10.96.0.11", 80), Route::NotOurs);

@@ -3,5 +3,4 @@
 
 mod changes;
 mod objects;
-mod property;
 mod scenarios;

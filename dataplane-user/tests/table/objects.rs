@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use dataplane_user::model::{
-    FrontendAddress, Kind, NodeIdentity, ObjectEvent, ObjectName, ObjectRef, Placement,
-    ServiceTable,
+    Cidr, FrontendAddress, FrontendKind, Kind, NodeIdentity, ObjectEvent, ObjectName, ObjectRef,
+    Placement, PortOwner, PortState, ServiceTable, TrafficPolicy, Views,
 };
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
@@ -20,6 +20,14 @@ pub(crate) fn objects(yaml: &str) -> Vec<ObjectEvent> {
         .map(|document| match document["kind"].as_str() {
             Some("Service") => service(serde_json::from_value(document).unwrap()),
             Some("EndpointSlice") => slice(serde_json::from_value(document).unwrap()),
+            Some("Pod") => {
+                let object = serde_json::from_value(document).unwrap();
+                ObjectEvent::Pod { object: Box::new(object), file: None }
+            }
+            Some("Node") => {
+                let object = serde_json::from_value(document).unwrap();
+                ObjectEvent::Node { object: Box::new(object), file: None }
+            }
             kind => panic!("a scenario has no use for kind {kind:?}"),
         })
         .collect()
@@ -43,13 +51,24 @@ pub(crate) fn dump(table: &ServiceTable) -> String {
     for key in table.keys() {
         let state = table.port(&key).expect("a key that is listed has a state");
         let family = format!("{:?}", key.family).to_lowercase();
-        writeln!(text, "{}/{}:{} {family}", key.namespace, key.service, key.port).unwrap();
+        let owner = match key.owner {
+            PortOwner::Service => "",
+            PortOwner::Pod => " of a pod",
+        };
+        writeln!(text, "{}/{}:{} {family}{owner}", key.namespace, key.service, key.port).unwrap();
+        rules(&mut text, &state);
         for frontend in &state.frontends {
             let address = match frontend.address {
                 FrontendAddress::Ip(address) => host(address),
                 FrontendAddress::NodeAddresses => "node".into(),
             };
-            writeln!(text, "  at {address}:{}/{}", frontend.port, frontend.protocol).unwrap();
+            let kind = match frontend.kind {
+                FrontendKind::ClusterIp | FrontendKind::NodePort => "",
+                FrontendKind::LoadBalancer => " load balancer",
+                FrontendKind::ExternalIp => " external",
+                FrontendKind::HostPort => " host port",
+            };
+            writeln!(text, "  at {address}:{}/{}{kind}", frontend.port, frontend.protocol).unwrap();
         }
         for endpoint in &state.endpoints {
             let placement = match endpoint.placement {
@@ -57,17 +76,45 @@ pub(crate) fn dump(table: &ServiceTable) -> String {
                 Placement::Local => "local",
                 Placement::Remote => "remote",
             };
-            writeln!(text, "  to {}:{} {placement}", host(endpoint.address), endpoint.port)
+            let views = match endpoint.views {
+                Views::Cluster => "",
+                Views::Both => ", also under policy Local",
+                Views::Local => ", only under policy Local",
+            };
+            writeln!(text, "  to {}:{} {placement}{views}", host(endpoint.address), endpoint.port)
                 .unwrap();
         }
         if state.endpoints.is_empty() {
-            text.push_str("  refuses\n");
+            text.push_str(if state.any_endpoint { "  drops\n" } else { "  refuses\n" });
         }
     }
     for problem in table.problems() {
         writeln!(text, "problem: {problem}").unwrap();
     }
     text
+}
+
+/// What is not as it is for most Services.
+fn rules(text: &mut String, state: &PortState) {
+    if state.internal == TrafficPolicy::Local {
+        text.push_str("  internal policy Local\n");
+    }
+    if state.external == TrafficPolicy::Local {
+        text.push_str("  external policy Local\n");
+    }
+    if let Some(affinity_s) = state.affinity_s {
+        writeln!(text, "  affinity {affinity_s} s").unwrap();
+    }
+    if let Some(ranges) = &state.source_ranges {
+        let range = |range: &Cidr| format!(" {}/{}", range.address, range.prefix_len);
+        let ranges: String = ranges.iter().map(range).collect();
+        writeln!(
+            text,
+            "  load balancer for{}",
+            if ranges.is_empty() { " nobody" } else { &ranges }
+        )
+        .unwrap();
+    }
 }
 
 fn host(address: std::net::IpAddr) -> String {

@@ -67,7 +67,7 @@ impl Socket {
         let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         let asked = match self {
             Self::Tcp(stream) => ask_tcp(stream, size, nonce, timeout),
-            Self::Udp(socket) => ask_udp(socket, to, size.up, nonce, begun + timeout),
+            Self::Udp(socket) => ask_udp(socket, to, size, nonce, begun + timeout),
         };
         let (seen, local, peer, received) = asked.map_err(|error| failure(&error, begun))?;
         let body: Vec<u8> = (0..size.up).map(pattern).collect();
@@ -105,17 +105,19 @@ fn ask_tcp(
 fn ask_udp(
     socket: &UdpSocket,
     to: Option<SocketAddr>,
-    up: usize,
+    size: Size,
     nonce: u64,
     deadline: Instant,
 ) -> io::Result<Asked> {
+    let down = u32::try_from(size.down).map_err(io::Error::other)?;
     let mut question = nonce.to_be_bytes().to_vec();
-    question.extend((0..up).map(pattern));
+    question.extend(down.to_be_bytes());
+    question.extend((0..size.up).map(pattern));
     match to {
         Some(to) => socket.send_to(&question, to)?,
         None => socket.send(&question)?,
     };
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 65_536];
     // Late answers to earlier questions are passed over.
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

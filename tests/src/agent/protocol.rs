@@ -98,9 +98,13 @@ impl Transport {
 pub struct Size {
     /// To the server, which says how many came and what they add up to.
     pub up: usize,
-    /// From the server; the client compares every byte. TCP only.
+    /// From the server. Over TCP the client compares every byte; a datagram is as long as that, if
+    /// what the server says is no longer.
     pub down: usize,
 }
+
+/// Bytes of a UDP question before those of [`Size::up`]: its number, and [`Size::down`].
+pub const UDP_QUESTION_LEN: usize = 12;
 
 /// How a load asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -114,7 +114,8 @@ fn echo(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
     let mut buffer = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
-        let Some((nonce, body)) = buffer[..length].split_first_chunk::<8>() else { continue };
+        let Some((nonce, rest)) = buffer[..length].split_first_chunk::<8>() else { continue };
+        let Some((down, body)) = rest.split_first_chunk::<4>() else { continue };
         let seen = Seen {
             pod: name.to_owned(),
             client: canonical(client),
@@ -123,7 +124,10 @@ fn echo(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
             sum: sum(body),
             nonce: u64::from_be_bytes(*nonce),
         };
-        if let Ok(text) = serde_json::to_vec(&seen) {
+        if let Ok(mut text) = serde_json::to_vec(&seen) {
+            let down = usize::try_from(u32::from_be_bytes(*down)).unwrap_or(0);
+            // Blanks after it do not change what JSON says.
+            text.resize(text.len().max(down), b' ');
             // A client that has gone away needs no answer.
             let _ = socket.send_to(&text, client);
         }

@@ -11,6 +11,7 @@ use super::{
     agent::Agent,
     names::{self, NodeName},
     topology,
+    wait::within,
 };
 use crate::agent::protocol::{Answer, Failure, Load, Loaded, Op, Reply, Size, Transport, Why};
 
@@ -212,6 +213,11 @@ impl Place {
     pub fn start_load(self: &Arc<Self>, load: Load) -> Result<RunningLoad, Failure> {
         let number = opened(&self.agent.call(Op::StartLoad(load))?)?;
         Ok(RunningLoad { place: Arc::clone(self), number })
+    }
+
+    /// How many segments and datagrams came here with a wrong checksum so far.
+    pub fn corrupted(&self) -> anyhow::Result<u64> {
+        within(&self.netns, super::checksums::errors)
     }
 
     /// Lets this place serve on when the lab's owner ends.

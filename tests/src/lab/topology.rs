@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::Write as _,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -181,6 +181,18 @@ pub(super) fn route_cluster_ips_from_outside(lab: &str) -> anyhow::Result<()> {
     ip_batch(&names::netns(lab, "outside"), &routes(Ipv4Addr::new(192, 168, 88, 1), gateway6))
 }
 
+/// Sends what the outside client sends to `address` through a node.
+pub(super) fn route_from_outside(lab: &str, address: IpAddr, node: NodeName) -> anyhow::Result<()> {
+    let via = node_addresses(node);
+    let route = |via: IpAddr| format!("route replace {address} via {via}\n");
+    let (node, gateway): (IpAddr, IpAddr) = match address {
+        IpAddr::V4(_) => (via.v4.into(), Ipv4Addr::new(192, 168, 88, 1).into()),
+        IpAddr::V6(_) => (via.v6.into(), Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, 1).into()),
+    };
+    ip_batch(&names::netns(lab, "fabric"), &route(node))?;
+    ip_batch(&names::netns(lab, "outside"), &route(gateway))
+}
+
 pub(super) fn offload(netns: &str, device: &str, feature: &str, on: bool) -> anyhow::Result<()> {
     ethtool(netns, &["-K", device, feature, if on { "on" } else { "off" }])
 }
@@ -227,7 +239,7 @@ fn add_namespace(netns: &str, routes: bool, rp_filter: u8) -> anyhow::Result<()>
     ip_batch(netns, "link set lo up\n")
 }
 
-fn ip_batch(netns: &str, batch: &str) -> anyhow::Result<()> {
+pub(super) fn ip_batch(netns: &str, batch: &str) -> anyhow::Result<()> {
     let mut child = Command::new("ip")
         .args(["-netns", netns, "-batch", "-"])
         .stdin(Stdio::piped())

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use bench::{frame::Spec, rig::Rig};
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Live, Slots, TCP,
-    Tuple, UDP, flow::tick, names,
+    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Live, SCTP, Slots,
+    TCP, Tuple, UDP, flow::tick, names,
 };
 use dataplane_ebpf::{
     host::{Family, Frame, HostTables},
     pipeline::{Verdict, egress, ingress},
+    select::Scope,
 };
 use dataplane_user::ebpf::maps::MapWriter as _;
 use hashplane_tests::skip;
@@ -75,7 +76,7 @@ where
             service: u32::from(number) + first,
             ..Frontend::default()
         };
-        for protocol in [TCP, UDP] {
+        for protocol in [TCP, UDP, SCTP] {
             let key = if number > 3 {
                 FrontendKey::any_node_address(30_000 + u16::from(number), protocol)
             } else {
@@ -128,23 +129,62 @@ fn packet<const N: usize>(rng: &mut TestRng, family: &Family<N>) -> Vec<u8>
 where
     Family<N>: Addresses<N>,
 {
-    let protocol = pick(rng, &[TCP, TCP, UDP]);
+    let protocol = pick(rng, &[TCP, TCP, UDP, SCTP, SCTP]);
     let known = rng.random_range(0..3) == 0;
     let (tuple, protocol) = match known.then(|| any_flow(rng, family)).flatten() {
         Some(key) => (key.tuple(), key.protocol()),
         None => (any_tuple(rng), protocol),
     };
-    let flags = pick(rng, &[0x02, 0x10, 0x12, 0x18, 0x11, 0x04, 0x14, 0x01]);
+    let flags = if protocol == SCTP {
+        // DATA, INIT, INIT ACK, SACK, ABORT, SHUTDOWN, SHUTDOWN COMPLETE.
+        pick(rng, &[0, 1, 1, 2, 3, 6, 7, 14])
+    } else {
+        pick(rng, &[0x02, 0x10, 0x12, 0x18, 0x11, 0x04, 0x14, 0x01])
+    };
     let mut spec = Spec::new(tuple, protocol, flags);
     spec.hops = pick(rng, &[64, 64, 64, 2, 1, 0]);
     spec.no_checksum = rng.random_range(0..4) == 0;
     spec.payload.truncate(rng.random_range(0..18));
+    if protocol == SCTP && rng.random() {
+        // The change of the CRC depends on the length, here up to what the NIC's MTU lets through.
+        spec.payload = vec![0x5a; rng.random_range(0..1400)];
+    }
     if rng.random_range(0..6) == 0 {
         spec.extra = extra::<N>(rng, protocol, &mut spec.extra_kind);
     }
     let mut bytes = spec.build();
+    if rng.random_range(0..6) == 0 {
+        bytes = error(rng, &spec, family);
+    }
     damage(rng, &mut bytes, N);
     bytes
+}
+
+/// An ICMP error about a packet that flows have translated, or about `spec`.
+fn error<const N: usize>(rng: &mut TestRng, spec: &Spec<N>, family: &Family<N>) -> Vec<u8>
+where
+    Family<N>: Addresses<N>,
+{
+    let mut quoted = spec.clone();
+    if let Some(key) = any_flow(rng, family) {
+        quoted.tuple = family.flows[&key].to;
+        quoted.protocol = key.protocol();
+    }
+    let Tuple { src, dst, .. } = quoted.tuple;
+    let from = pick(rng, &[dst, dst, Family::<N>::addr(OUTSIDE, 1)]);
+    let to = pick(rng, &[src, src, src, src, Family::<N>::addr(PODS, 1)]);
+    let kinds: [[u8; 2]; 6] = if N == 4 {
+        [[3, 3], [3, 4], [11, 0], [12, 0], [8, 0], [5, 1]]
+    } else {
+        [[1, 4], [2, 0], [3, 0], [4, 0], [128, 0], [5, 0]]
+    };
+    let kind = pick(rng, &kinds);
+    let packet = quoted.build();
+    let headers_len = 14 + if N == 4 { 20 } else { 40 };
+    // Some routers quote 8 bytes, some all, and some inputs are nonsense.
+    let end = rng.random_range(headers_len..=packet.len()).max(pick(rng, &[0, headers_len + 8]));
+    let end = pick(rng, &[end, packet.len()]).min(packet.len());
+    bench::icmp::error(kind, from, to, &packet[14..end])
 }
 
 fn any_flow<const N: usize>(rng: &mut TestRng, family: &Family<N>) -> Option<FlowKey<N>> {
@@ -285,9 +325,12 @@ fn kernel_and_host_agree_on_every_packet() {
         };
         host.transmits_only_by = (hook == Hook::NicXdp).then_some(rig.nic);
         let mut frame = Frame(bytes.clone());
+        let scope = if hook == Hook::PodIngress { Scope::Inside } else { Scope::Outside };
         let verdict = match hook {
             Hook::PodEgress | Hook::NicEgress => egress(&mut frame, &mut host),
-            Hook::PodIngress | Hook::NicIngress | Hook::NicXdp => ingress(&mut frame, &mut host),
+            Hook::PodIngress | Hook::NicIngress | Hook::NicXdp => {
+                ingress(&mut frame, &mut host, scope)
+            }
             Hook::Connect | Hook::Sendmsg | Hook::Recvmsg | Hook::Getpeername => unreachable!(),
         };
         let context = || format!("packet {number} at {}: {verdict:?}\n{bytes:02x?}", hook.name());
@@ -297,7 +340,16 @@ fn kernel_and_host_agree_on_every_packet() {
     }
     println!("{} packets, 0 differences: {verdicts:#?}", PACKETS - not_run);
     assert!(PACKETS - not_run >= 100_000);
-    for reason in ["New", "Established", "Reply", "Reselected", "Refused", "LeftToTc", "HopLimit"] {
+    for reason in [
+        "New",
+        "Established",
+        "Reply",
+        "Reselected",
+        "Refused",
+        "LeftToTc",
+        "HopLimit",
+        "IcmpError",
+    ] {
         assert!(verdicts.keys().any(|key| key.ends_with(reason)), "no packet ended as {reason}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use hashplane_tests::{
     DaemonOptions,
     agent::protocol::Transport,
-    lab::{Family, NodeName},
+    lab::{Asking, Family, NodeName},
 };
 
 use crate::support::{World, ask, each, hashplane, lab, skipped, until};
@@ -95,9 +95,10 @@ fn a_slice_of_an_unknown_service_waits_for_it() {
     let other = world.lab.service("other").number(2).port("http", 80, 8080).endpoint(&server);
     world.apply(&other);
     world.lab.manifests().write("service.yaml", service).unwrap();
-    world.a.wait_for(&web).unwrap();
     let [_, packets] = world.clients();
-    ask(&packets, Transport::Tcp, web.frontend(Family::V6, 80), "after the Service came");
+    let to = web.frontend(Family::V6, 80);
+    let quick = Asking { timeout_ms: 300, ..Asking::default() };
+    until("the Service serves", || packets.ask_as(Transport::Tcp, to, quick).ok());
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::{process::Command, sync::Arc, time::Duration};
 use hashplane_tests::{
     Place,
     agent::protocol::{Size, Transport},
-    lab::{Asking, Family, NodeName, eventually},
+    lab::{Addresses, Asking, Family, NodeName, eventually},
     skip,
 };
 
-use crate::support::{assert_refused, lab, traces};
+use crate::support::{assert_refused, lab, longest_datagram, traces};
 
 #[test]
 fn the_lab_itself_routes() {
@@ -67,6 +67,50 @@ fn large_bodies_cross_the_lab_whole() {
         let at = far.addresses().port(family, 8080);
         let answer = near.ask_as(Transport::Tcp, at, Asking { size, ..Asking::default() }).unwrap();
         assert_eq!((answer.seen.received, answer.received), (1 << 20, 1 << 20));
+    }
+}
+
+#[test]
+fn a_datagram_may_be_as_long_as_a_packet_both_ways() {
+    if skip::is_skipped(skip::why_no_lab()) {
+        return;
+    }
+    let lab = lab();
+    let near = lab.pod("near", NodeName::A).unwrap();
+    let far = lab.pod("far", NodeName::B).unwrap();
+    far.serve(8080).unwrap();
+    for pod in [&near, &far] {
+        lab.whole_checksums(pod).unwrap();
+    }
+    for family in Family::ALL {
+        let at = far.addresses().port(family, 8080);
+        let size = longest_datagram(family);
+        let answer = near.ask_as(Transport::Udp, at, Asking { size, ..Asking::default() }).unwrap();
+        assert_eq!((answer.seen.received, answer.received), (size.up, size.down));
+    }
+    assert_eq!((near.corrupted().unwrap(), far.corrupted().unwrap()), (0, 0));
+}
+
+#[test]
+fn an_address_that_is_nobodys_leads_to_the_node_that_it_is_routed_to() {
+    if skip::is_skipped(skip::why_no_lab()) {
+        return;
+    }
+    let lab = lab();
+    for (node, last) in [(NodeName::A, 1), (NodeName::B, 2)] {
+        let address = Addresses {
+            v4: [198, 51, 100, last].into(),
+            v6: [0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()].into(),
+        };
+        // The node answers as soon as the address is its own.
+        lab.add_node_address(node, address).unwrap();
+        lab.host(node).serve_at(Transport::Tcp, address.port(Family::V4, 8080)).unwrap();
+        lab.host(node).serve_at(Transport::Tcp, address.port(Family::V6, 8080)).unwrap();
+        for family in Family::ALL {
+            lab.route_from_outside(address.of(family), node).unwrap();
+            let to = address.port(family, 8080);
+            assert_eq!(lab.outside().ask(Transport::Tcp, to).unwrap().seen.pod, node.as_str());
+        }
     }
 }
 

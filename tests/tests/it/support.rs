@@ -10,8 +10,11 @@ use std::{
 
 use hashplane_tests::{
     Daemon, DaemonOptions, Lab, LabOptions, Place, Service,
-    agent::protocol::{Answer, Failure, Load, Loaded, Pattern, Transport, Why},
-    lab::{Family, NodeName},
+    agent::protocol::{
+        Answer, Failure, Load, Loaded, Pattern, Size, Transport, UDP_QUESTION_LEN, Why,
+    },
+    lab::{Asking, Family, NodeName},
+    manifests::Written,
 };
 
 /// The binary that a lab starts inside of itself.
@@ -19,6 +22,10 @@ pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_demo");
 
 /// "At once": no retransmission timer (200 ms and up) takes part in it.
 const AT_ONCE_MS: u64 = 200;
+
+/// Asks somebody who may not answer.
+pub(crate) const SOON: Asking =
+    Asking { from: None, timeout_ms: 400, size: Size { up: 0, down: 0 } };
 
 /// Tries until a choice between two endpoints has hit both: it fails once in 2^59 runs.
 const TRIES: usize = 60;
@@ -44,9 +51,14 @@ impl World {
 
     /// Daemons with more arguments.
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::with_each([arguments, arguments])
+    }
+
+    /// Daemons with more arguments of their own.
+    pub(crate) fn with_each(arguments: [&[&str]; 2]) -> Self {
         let lab = lab();
-        let options = DaemonOptions::new(hashplane()).with(arguments);
-        let daemons = lab.start_daemons(&options);
+        let options = arguments.map(|arguments| DaemonOptions::new(hashplane()).with(arguments));
+        let daemons = lab.start_daemons(options);
         let [a, b] = daemons.unwrap_or_else(|error| panic!("{error:?}"));
         Self { lab, a, b, clients: OnceLock::new() }
     }
@@ -87,10 +99,26 @@ impl World {
     /// Writes a Service and waits until both nodes have it.
     #[track_caller]
     pub(crate) fn apply(&self, service: &Service) {
-        service.write().unwrap();
+        self.wait_for(&service.write().unwrap());
+    }
+
+    /// Waits until both nodes have what was written.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, written: &Written) {
         for daemon in [&self.a, &self.b] {
-            daemon.wait_for(service).unwrap_or_else(|error| panic!("{error:?}"));
+            daemon.wait_for(written).unwrap_or_else(|error| panic!("{error:?}"));
         }
+    }
+
+    /// A pod on each node that serves on 8080.
+    pub(crate) fn servers(&self) -> [Arc<Place>; 2] {
+        [self.server("near", NodeName::A, 8080), self.server("far", NodeName::B, 8080)]
+    }
+
+    /// Every kind of client on node A, by name: [`Self::clients`] and the host itself.
+    pub(crate) fn inside(&self) -> [Arc<Place>; 3] {
+        let [hooks, packets] = self.clients();
+        [hooks, packets, self.host(NodeName::A)]
     }
 
     pub(crate) fn host(&self, node: NodeName) -> Arc<Place> {
@@ -157,6 +185,33 @@ pub(crate) fn assert_refused(answer: Result<Answer, Failure>, what: &str) {
         Err(Failure { why: Why::Refused, elapsed_ms, .. }) if elapsed_ms <= AT_ONCE_MS => {}
         other => panic!("{what}: not refused at once but {other:?}"),
     }
+}
+
+/// Asserts that nothing came: no answer and no refusal.
+#[track_caller]
+pub(crate) fn assert_dropped(client: &Place, transport: Transport, to: SocketAddr, what: &str) {
+    match client.ask_as(transport, to, SOON) {
+        Err(Failure { why: Why::TimedOut, .. }) => {}
+        other => panic!("{what}: {} to {to}: not dropped but {other:?}", client.name()),
+    }
+}
+
+/// Asserts that nobody answered and nobody refused. A socket hook that drops may say so at once.
+#[track_caller]
+pub(crate) fn assert_silent(client: &Place, transport: Transport, to: SocketAddr, what: &str) {
+    match client.ask_as(transport, to, SOON) {
+        Err(Failure { why, .. }) if why != Why::Refused => {}
+        other => panic!("{what}: {} to {to}: not silent but {other:?}", client.name()),
+    }
+}
+
+/// The longest question and answer that need no fragments where the MTU is 1500.
+pub(crate) fn longest_datagram(family: Family) -> Size {
+    let headers = match family {
+        Family::V4 => 20 + 8,
+        Family::V6 => 40 + 8,
+    };
+    Size { up: 1500 - headers - UDP_QUESTION_LEN, down: 1500 - headers }
 }
 
 /// A gentle stream of requests to one frontend.

@@ -2,13 +2,13 @@
 
 use aya::maps::MapData;
 use dataplane_common::{
-    Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry, FrontendKey, Live, Peer,
-    PeerKey, Tuple, gate, names,
+    Affinity, AffinityKey, Endpoint as Slot, EndpointId, Flow, FlowKey, Frontend as Entry,
+    FrontendKey, Live, Peer, PeerKey, SourceKey, Tuple, gate, names,
 };
 
 use super::*;
 use crate::ebpf::{
-    kernel::{ARRAY, HASH, LRU_HASH, Plain, create},
+    kernel::{ARRAY, HASH, LPM_TRIE, LRU_HASH, Plain, create},
     maps::{KernelMaps, MapWriter},
 };
 
@@ -33,6 +33,9 @@ fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
     add::<FlowKey<4>, Flow<4>>(&mut maps, names::FLOWS4, LRU_HASH, 1 << 12);
     add::<FlowKey<16>, Flow<16>>(&mut maps, names::FLOWS6, LRU_HASH, 1 << 12);
     add::<PeerKey, Peer>(&mut maps, names::PEERS, LRU_HASH, 1 << 12);
+    add::<SourceKey<4>, u32>(&mut maps, names::SOURCES4, LPM_TRIE, limits.sources4);
+    add::<SourceKey<16>, u32>(&mut maps, names::SOURCES6, LPM_TRIE, limits.sources6);
+    add::<AffinityKey, Affinity>(&mut maps, names::AFFINITY, LRU_HASH, 1 << 12);
     Some(maps)
 }
 
@@ -47,17 +50,24 @@ fn a_map_with_other_sizes_is_neither_read_nor_written() {
 }
 
 #[test]
-fn an_identity_that_a_socket_remembers_does_not_come_back() {
+fn an_identity_that_a_socket_or_a_client_remembers_does_not_come_back() {
     let Some(mut maps) = kernel_maps(SMALL) else { return };
-    let remembered = EndpointId::new(9, 3);
+    let (remembered, stayed_with) = (EndpointId::new(9, 3), EndpointId::new(8, 6));
     let key =
         PeerKey { cookie: 1, addr: [0; 16], port: [0; 2], protocol: 17, direction: 1, pad: [0; 4] };
     let peer = Peer { addr: [0; 16], port: [0; 2], views: 0, endpoint: remembered.to_bits() };
     maps.update(names::PEERS, &[key], &[peer]).unwrap();
+    let key = AffinityKey::of_address(2, [1; 16]);
+    let (addr, endpoint) = ([2; 16], stayed_with.to_bits());
+    let affinity = Affinity { last_ns: 1, addr, port: [0, 80], flags: 0, endpoint };
+    maps.update(names::AFFINITY, &[key], &[affinity]).unwrap();
     let mut program = Program::observe(&mut maps).unwrap();
-    let ids: Vec<EndpointId> = (0..10).map_while(|_| program.shared.ids.take()).collect();
-    let again = ids.iter().find(|id| id.index() == 9);
-    assert!(again.is_none_or(|id| id.generation() == 4), "{again:?}");
+    let ids: Vec<EndpointId> =
+        (0..2000).map_while(|_| program.shared.ids.take(Live::CLUSTER)).collect();
+    for (index, generation) in [(9, 4), (8, 7)] {
+        let again = ids.iter().find(|id| id.index() == index).unwrap();
+        assert_eq!(again.generation(), generation);
+    }
 }
 
 #[test]
@@ -74,9 +84,8 @@ fn kernel_maps_take_a_program_and_give_it_back() {
     }
     program.apply(&mut maps, 0).unwrap();
     for number in 0..50 {
-        let (address, protocol) = (ip(Family::V4, 10, number), Protocol::Tcp);
-        let to = Destination { address, port: 80, protocol, is_node_address: false };
-        assert_eq!(simulate_maps(&mut maps, &to), meaning(&table, &to));
+        let packet = to_service(number);
+        assert_eq!(simulate_maps(&mut maps, &packet, false), meaning(&table, &packet, false));
     }
     let mut next = Program::observe(&mut maps).unwrap();
     next.compile(&table);

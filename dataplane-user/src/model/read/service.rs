@@ -1,4 +1,4 @@
-//! Reads a Service.
+//! Reads a Service: addresses and ports.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -7,7 +7,11 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec as Spec};
 
-use super::{Reading, is_not_ours, note, read_address, read_port, read_protocol};
+use super::{
+    Reading, created, is_not_ours, note,
+    policy::{read_distribution, read_policies, read_rare},
+    read_address, read_port, read_protocol,
+};
 use crate::model::{
     names::Names,
     problem::{Cause, Report},
@@ -15,7 +19,15 @@ use crate::model::{
     types::Family,
 };
 
-/// The addresses of a Service by family, and in which families its node ports are open.
+/// `spec.type` of a Service that has addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServiceType {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+}
+
+/// The addresses of a Service by family, and which families it has.
 #[derive(Default)]
 struct Clusters {
     v4: Option<Ipv4Addr>,
@@ -37,37 +49,43 @@ pub(in crate::model) fn read_service(
     if is_not_ours(object.metadata.labels.as_ref()) || headless || kind == "ExternalName" {
         return Reading::Ignored;
     }
-    let with_node_ports = match kind {
-        "ClusterIP" | "" => false,
-        "NodePort" | "LoadBalancer" => true,
+    let kind = match kind {
+        "ClusterIP" | "" => ServiceType::ClusterIp,
+        "NodePort" => ServiceType::NodePort,
+        "LoadBalancer" => ServiceType::LoadBalancer,
         other => {
             report.add("spec.type", Cause::UnknownType(other.into()));
             return Reading::Unusable;
         }
     };
     let clusters = read_clusters(spec, report);
-    let range = with_node_ports.then_some(node_ports);
-    let ports = read_ports(spec, range, names, report);
+    let ports = read_ports(spec, kind, node_ports, names, report);
     if ports.is_empty() {
         report.add("spec.ports", Cause::NoPorts);
         return Reading::Unusable;
     }
-    let reachable = clusters.v4.is_some()
-        || clusters.v6.is_some()
-        || (clusters.families != [false; 2] && ports.iter().any(|port| port.node_port != 0));
-    if !reachable {
+    let rare = read_rare(object, spec, kind, clusters.families, report);
+    let (internal, external) = read_policies(spec, kind, report);
+    let spec = ServiceSpec {
+        cluster4: clusters.v4,
+        cluster6: clusters.v6,
+        families: clusters.families,
+        internal,
+        external,
+        distribution: read_distribution(object, spec, report),
+        created: created(&object.metadata),
+        ports: ports.into(),
+        rare: rare.map(Box::new),
+    };
+    let has_frontends =
+        |family| spec.ports.iter().any(|port| spec.frontends(port, family).next().is_some());
+    // A load balancer may get its first address later.
+    let waits = kind == ServiceType::LoadBalancer && spec.families != [false; 2];
+    if !waits && !crate::model::spec::FAMILIES.into_iter().any(has_frontends) {
         report.add("spec.clusterIPs", Cause::NoAddress);
         return Reading::Unusable;
     }
-    let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    Reading::Usable(ServiceSpec {
-        cluster4: clusters.v4,
-        cluster6: clusters.v6,
-        families: if with_node_ports { clusters.families } else { [false; 2] },
-        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
-        created: u32::try_from(created).unwrap_or(0),
-        ports: ports.into(),
-    })
+    Reading::Usable(spec)
 }
 
 fn read_clusters(spec: &Spec, report: &mut Report) -> Clusters {
@@ -112,7 +130,8 @@ fn read_clusters(spec: &Spec, report: &mut Report) -> Clusters {
 
 fn read_ports(
     spec: &Spec,
-    node_ports: Option<&RangeInclusive<u16>>,
+    kind: ServiceType,
+    node_ports: &RangeInclusive<u16>,
     names: &mut Names,
     report: &mut Report,
 ) -> Vec<PortSpec> {
@@ -132,9 +151,8 @@ fn read_ports(
             report.add(path("name"), Cause::PortNameTwice(name));
             continue;
         }
-        let mut node_port = node_ports
-            .and_then(|range| note(report, || path("nodePort"), read_node_port(from, range)))
-            .unwrap_or(0);
+        let read = read_node_port(from, kind, node_ports);
+        let mut node_port = note(report, || path("nodePort"), read).unwrap_or(0);
         let same = |other: &PortSpec| other.node_port == node_port && other.protocol == protocol;
         if node_port != 0 && ports.iter().any(same) {
             report.add(path("nodePort"), Cause::PortTwice { port: node_port, protocol });
@@ -146,8 +164,15 @@ fn read_ports(
 }
 
 /// The node port, or 0 if there is none.
-fn read_node_port(from: &ServicePort, range: &RangeInclusive<u16>) -> Result<u16, Cause> {
+fn read_node_port(
+    from: &ServicePort,
+    kind: ServiceType,
+    range: &RangeInclusive<u16>,
+) -> Result<u16, Cause> {
     let Some(given) = from.node_port.filter(|port| *port != 0) else { return Ok(0) };
+    if kind == ServiceType::ClusterIp {
+        return Err(Cause::NoEffect("the type is ClusterIP"));
+    }
     let port = read_port(given)?;
     if range.contains(&port) {
         Ok(port)

@@ -1,16 +1,20 @@
 //! What backends, metrics and people read from the table.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ServiceRecord, ServiceTable};
+use super::{ServiceTable, records::ServiceRecord};
 use crate::model::{
-    claims::{ClaimKey, Dispute},
-    problem::{Cause, Problem},
+    claims::{ClaimKey, Claimant},
+    health::HealthCheck,
+    problem::Problem,
+    slice::SliceSpec,
     spec::{FAMILIES, PortSpec, ServiceSpec},
     types::{
-        Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
-        Protocol, Views,
+        Cidr, Family, Frontend, FrontendAddress, FrontendKind, PortKey, PortOwner, PortState,
+        Protocol, TrafficPolicy,
     },
+    views,
+    zones::ZoneId,
 };
 
 impl ServiceTable {
@@ -23,27 +27,24 @@ impl ServiceTable {
                 let served =
                     |port: &&PortSpec| self.frontends(id, spec, port, family).next().is_some();
                 let ports = spec.ports.iter().filter(served);
-                keys.extend(ports.map(|port| record.key(&port.name, family)));
+                keys.extend(ports.map(|port| record.key(port, family)));
             }
+        }
+        for (id, record) in self.pods.iter() {
+            let owned = |claim: &ClaimKey| self.claims.owner(claim) == Some(Claimant::pod(id));
+            let ports = record.ports().filter(|(_, claim)| owned(claim));
+            keys.extend(ports.map(|(port, claim)| record.key(port, claim.family())));
         }
         keys.sort_unstable();
         keys
     }
 
-    /// What the node should do for one service port; nothing if no Service has it.
+    /// What the node should do for one service port; nothing if no object has it.
     pub fn port(&self, key: &PortKey) -> Option<PortState> {
-        let id = self.services.find((&key.namespace, &key.service))?;
-        let record = self.services.get(id)?;
-        let spec = record.spec.as_ref()?;
-        let port = spec.ports.iter().find(|port| port.name == key.port)?;
-        let mut frontends: Vec<Frontend> = self.frontends(id, spec, port, key.family).collect();
-        frontends.sort_unstable();
-        if frontends.is_empty() {
-            return None;
+        match key.owner {
+            PortOwner::Service => self.service_port(key),
+            PortOwner::Pod => self.host_port(key),
         }
-        let endpoints = self.endpoints(record, spec, port, key.family);
-        let any_endpoint = !endpoints.is_empty();
-        Some(PortState { frontends, endpoints, any_endpoint, ..PortState::default() })
     }
 
     /// What is wrong now, in the order of the objects' names.
@@ -55,7 +56,7 @@ impl ServiceTable {
         all
     }
 
-    /// How many problems there are now, by [`Cause::name`].
+    /// How many problems there are now, by [`crate::model::Cause::name`].
     pub fn problem_counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for problem in self.problems() {
@@ -64,51 +65,97 @@ impl ServiceTable {
         counts
     }
 
-    /// The service port that has a frontend.
-    pub(in crate::model) fn owner(
-        &self,
-        address: IpAddr,
-        port: u16,
-        protocol: Protocol,
-    ) -> Option<PortKey> {
-        let id = self.claims.owner(&ClaimKey { address, port, protocol })?;
-        let record = self.services.get(id)?;
-        let has = |from: &&PortSpec| {
-            let number = if address.is_unspecified() { from.node_port } else { from.port };
-            number == port && from.protocol == protocol
+    /// Every Service that a load balancer may ask this node about, in order. Costs O(those).
+    pub fn health_checks(&self) -> Vec<HealthCheck> {
+        let check = |id: &u32| {
+            let record = self.services.get(*id)?;
+            let spec = record.spec.as_ref()?;
+            let of = |family| self.local_endpoints(record, spec, family);
+            Some(HealthCheck {
+                service: record.name.clone(),
+                port: spec.health_port(),
+                local_endpoints: FAMILIES.into_iter().map(of).max().unwrap_or(0),
+            })
         };
-        let from = record.spec.as_ref()?.ports.iter().find(has)?;
-        Some(record.key(&from.name, Family::of(address)))
+        let mut checks: Vec<HealthCheck> = self.health_checked.iter().filter_map(check).collect();
+        checks.sort_unstable();
+        checks
     }
 
-    /// Whether an address is a Service's, on whatever port.
-    pub(in crate::model) fn is_service_address(&self, address: IpAddr) -> bool {
-        !address.is_unspecified() && self.claims.has_address(address)
+    /// Another number than before once [`Self::health_checks`] may say something else.
+    pub fn health_version(&self) -> u64 {
+        self.health_version
     }
 
-    /// Every slice whose Service is not there.
-    pub(super) fn orphans(&self) -> impl Iterator<Item = Problem> {
-        self.slices.iter().filter_map(|(_, slice)| {
-            let service = self.services.get(slice.service)?;
-            (!service.known).then(|| slice.orphan(&service.name))
+    /// How many addresses on this node are ready, over all ports of a Service.
+    fn local_endpoints(&self, record: &ServiceRecord, spec: &ServiceSpec, family: Family) -> usize {
+        let is_its = |slice: &&SliceSpec| {
+            let ports = |port: &PortSpec| {
+                let same = |of: &crate::model::slice::SlicePort| {
+                    (&of.name, of.protocol) == (&port.name, port.protocol)
+                };
+                slice.ports.iter().any(same)
+            };
+            slice.addresses.family() == family && spec.ports.iter().any(ports)
+        };
+        let slices = record.slices.iter().filter_map(|id| self.slices.get(*id));
+        let facts = slices
+            .map(|slice| &slice.spec)
+            .filter(is_its)
+            .flat_map(|slice| slice.facts(ZoneId::NONE, spec.distribution));
+        let ready = facts.filter(|facts| facts.ready && facts.this_node);
+        ready.map(|facts| facts.address).collect::<BTreeSet<_>>().len()
+    }
+
+    fn service_port(&self, key: &PortKey) -> Option<PortState> {
+        let id = self.services.find((&key.namespace, &key.service))?;
+        let record = self.services.get(id)?;
+        let spec = record.spec.as_ref()?;
+        let port = spec.ports.iter().find(|port| port.name == key.port)?;
+        let mut frontends: Vec<Frontend> = self.frontends(id, spec, port, key.family).collect();
+        frontends.sort_unstable();
+        if frontends.is_empty() {
+            return None;
+        }
+        let is_external = spec.is_external(port, key.family);
+        let external = if is_external { spec.external } else { TrafficPolicy::Cluster };
+        let uses_cluster = spec.internal == TrafficPolicy::Cluster || is_external;
+        let uses_local = [spec.internal, external].contains(&TrafficPolicy::Local);
+        let candidates = self.candidates(record, spec, port, key.family);
+        let is_balanced = frontends.iter().any(|it| it.kind == FrontendKind::LoadBalancer);
+        let of_family = |range: &&Cidr| Family::of(range.address) == key.family;
+        let ranges = spec.source_ranges().filter(|_| is_balanced);
+        Some(PortState {
+            endpoints: views::endpoints(&candidates, uses_cluster, uses_local),
+            frontends,
+            internal: spec.internal,
+            external,
+            any_endpoint: views::any(&candidates),
+            affinity_s: spec.affinity_s(),
+            source_ranges: ranges.map(|all| all.iter().filter(of_family).copied().collect()),
         })
     }
 
-    pub(super) fn taken(&self, key: ClaimKey, dispute: Dispute) -> Option<Problem> {
-        let loser = self.services.get(dispute.loser)?;
-        let owner = self.services.get(dispute.winner)?.name.clone();
-        let ClaimKey { address, port, protocol } = key;
-        let field =
-            if address.is_unspecified() { "spec.ports.nodePort" } else { "spec.clusterIPs" };
-        Some(Problem {
-            file: loser.file.as_deref().cloned(),
-            object: loser.reference(),
-            field: field.into(),
-            cause: Cause::Taken { address, port, protocol, owner },
+    fn host_port(&self, key: &PortKey) -> Option<PortState> {
+        let id = self.pods.find((&key.namespace, &key.service))?;
+        let record = self.pods.get(id)?;
+        let asked = |(port, claim): &(&crate::model::spec::HostPort, ClaimKey)| {
+            port.name == key.port && claim.family() == key.family
+        };
+        let (port, claim) = record.ports().find(asked)?;
+        if self.claims.owner(&claim) != Some(Claimant::pod(id)) {
+            return None;
+        }
+        let candidate = self.pod_candidate(record, port, key.family)?;
+        Some(PortState {
+            frontends: vec![frontend(claim, FrontendKind::HostPort)],
+            endpoints: views::endpoints(&[candidate], true, false),
+            any_endpoint: true,
+            ..PortState::default()
         })
     }
 
-    /// The frontends of a port that its Service does not have to leave to an older one.
+    /// The frontends of a port that its Service does not have to leave to another.
     fn frontends(
         &self,
         id: u32,
@@ -116,67 +163,20 @@ impl ServiceTable {
         port: &PortSpec,
         family: Family,
     ) -> impl Iterator<Item = Frontend> {
-        let protocol = port.protocol;
-        let cluster = spec.cluster_ip(family).map(|address| {
-            let kind = FrontendKind::ClusterIp;
-            let frontend =
-                Frontend { address: FrontendAddress::Ip(address), port: port.port, protocol, kind };
-            (ClaimKey { address, port: port.port, protocol }, frontend)
-        });
-        let open = spec.has_node_ports(family) && port.node_port != 0;
-        let node = open.then(|| {
-            let (address, kind) = (FrontendAddress::NodeAddresses, FrontendKind::NodePort);
-            let frontend = Frontend { address, port: port.node_port, protocol, kind };
-            let key = ClaimKey { address: family.unspecified(), port: port.node_port, protocol };
-            (key, frontend)
-        });
-        let ours = move |key: &ClaimKey| self.claims.owner(key) == Some(id);
-        cluster.into_iter().chain(node).filter(move |(key, _)| ours(key)).map(|(_, it)| it)
+        let protocol: Protocol = port.protocol;
+        spec.frontends(port, family)
+            .map(move |(address, port, kind)| (ClaimKey { address, port, protocol }, kind))
+            .filter(move |(claim, _)| self.claims.owner(claim) == Some(Claimant::service(id)))
+            .map(|(claim, kind)| frontend(claim, kind))
     }
+}
 
-    /// The endpoints of a port that take new flows.
-    fn endpoints(
-        &self,
-        record: &ServiceRecord,
-        spec: &ServiceSpec,
-        port: &PortSpec,
-        family: Family,
-    ) -> Vec<Endpoint> {
-        let mut endpoints = Vec::new();
-        for slice in record.slices.iter().filter_map(|id| self.slices.get(*id)) {
-            let slice = &slice.spec;
-            let target = slice
-                .ports
-                .iter()
-                .find(|target| target.name == port.name && target.protocol == port.protocol);
-            let Some(target) = target.filter(|_| slice.addresses.family() == family) else {
-                continue;
-            };
-            for (address, condition) in slice.addresses.iter() {
-                if condition.takes_flows(spec.publish_not_ready) {
-                    let placement = self.placement(address, condition.this_node());
-                    endpoints.push(Endpoint {
-                        address,
-                        port: target.port,
-                        placement,
-                        views: Views::Cluster,
-                    });
-                }
-            }
-        }
-        endpoints.sort_unstable();
-        // Slices may repeat an endpoint while it moves between them.
-        endpoints.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
-        endpoints
-    }
-
-    fn placement(&self, address: IpAddr, this_node: bool) -> Placement {
-        if self.node.addresses.contains(&address) {
-            Placement::Host
-        } else if this_node {
-            Placement::Local
-        } else {
-            Placement::Remote
-        }
-    }
+fn frontend(claim: ClaimKey, kind: FrontendKind) -> Frontend {
+    let ClaimKey { address, port, protocol } = claim;
+    let address = if address.is_unspecified() {
+        FrontendAddress::NodeAddresses
+    } else {
+        FrontendAddress::Ip(address)
+    };
+    Frontend { address, port, protocol, kind }
 }

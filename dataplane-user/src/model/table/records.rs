@@ -1,14 +1,15 @@
-//! One record per Service that exists or that a slice speaks of, and one per slice.
+//! One record per Service that exists or that a slice speaks of, per slice, and per Pod with host
+//! ports.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::model::{
-    claims::{ClaimKey, Rank},
+    claims::{ClaimKey, Claimant, Rank},
     object::{Kind, ObjectName, ObjectRef},
-    problem::{Cause, Problem},
     slab::Keyed,
-    spec::{FAMILIES, ServiceSpec, SliceSpec},
-    types::{Family, PortKey, PortOwner},
+    slice::SliceSpec,
+    spec::{FAMILIES, HostPort, PodSpec, PortSpec, ServiceSpec},
+    types::{Family, FrontendKind, PortKey, PortOwner, Protocol},
 };
 
 /// Marked service ports. They are marked far more often than they are read in order.
@@ -21,8 +22,6 @@ pub(super) struct ServiceRecord {
     pub(super) list: u32,
     /// Whether the Service exists; if not, slices wait for it here.
     pub(super) known: bool,
-    /// Boxed, since the objects of a cluster have none.
-    pub(super) file: Option<Box<Arc<str>>>,
     /// Nothing for a Service that is ignored, or was never usable.
     pub(super) spec: Option<ServiceSpec>,
     pub(super) slices: Box<[u32]>,
@@ -35,9 +34,15 @@ pub(super) struct SliceRecord {
     pub(super) service: u32,
     /// The list in which it was last named.
     pub(super) list: u32,
-    /// Boxed, since the objects of a cluster have none.
-    pub(super) file: Option<Box<Arc<str>>>,
     pub(super) spec: SliceSpec,
+}
+
+#[derive(Debug)]
+pub(super) struct PodRecord {
+    pub(super) name: ObjectName,
+    /// The list in which it was last named.
+    pub(super) list: u32,
+    pub(super) spec: PodSpec,
 }
 
 impl Keyed for ServiceRecord {
@@ -52,9 +57,15 @@ impl Keyed for SliceRecord {
     }
 }
 
+impl Keyed for PodRecord {
+    fn key(&self) -> (&str, &str) {
+        (&self.name.namespace, &self.name.name)
+    }
+}
+
 impl ServiceRecord {
     pub(super) fn new(name: ObjectName) -> Self {
-        Self { name, list: 0, known: false, file: None, spec: None, slices: Box::default() }
+        Self { name, list: 0, known: false, spec: None, slices: Box::default() }
     }
 
     pub(super) fn reference(&self) -> ObjectRef {
@@ -69,11 +80,11 @@ impl ServiceRecord {
         self.slices = self.slices.iter().copied().filter(|other| *other != id).collect();
     }
 
-    pub(super) fn key(&self, port: &Arc<str>, family: Family) -> PortKey {
+    pub(super) fn key(&self, port: &PortSpec, family: Family) -> PortKey {
         PortKey {
             namespace: self.name.namespace.clone(),
             service: self.name.name.clone(),
-            port: port.clone(),
+            port: port.name.clone(),
             family,
             owner: PortOwner::Service,
         }
@@ -83,47 +94,98 @@ impl ServiceRecord {
     pub(super) fn mark(&self, families: impl IntoIterator<Item = Family>, changed: &mut Changed) {
         let Some(spec) = &self.spec else { return };
         for family in families.into_iter().filter(|family| spec.serves(*family)) {
-            changed.extend(spec.ports.iter().map(|port| self.key(&port.name, family)));
+            changed.extend(spec.ports.iter().map(|port| self.key(port, family)));
         }
     }
 
-    /// Every frontend address it asks for.
+    /// Every frontend address it asks for; none of them twice.
     pub(super) fn claims(&self) -> Vec<ClaimKey> {
         let Some(spec) = &self.spec else { return Vec::new() };
         let mut keys = Vec::with_capacity(spec.ports.len());
         for port in &spec.ports {
-            let protocol = port.protocol;
             for family in FAMILIES {
-                let cluster = spec.cluster_ip(family);
-                keys.extend(cluster.map(|address| ClaimKey { address, port: port.port, protocol }));
-                if spec.has_node_ports(family) && port.node_port != 0 {
-                    let address = family.unspecified();
-                    keys.push(ClaimKey { address, port: port.node_port, protocol });
-                }
+                keys.extend(spec.frontends(port, family).map(|(address, number, _)| ClaimKey {
+                    address,
+                    port: number,
+                    protocol: port.protocol,
+                }));
             }
         }
         keys
     }
-}
 
-impl SliceRecord {
-    /// The problem that its Service is not there.
-    pub(super) fn orphan(&self, service: &ObjectName) -> Problem {
-        let name = ObjectName { namespace: self.namespace.clone(), name: (*self.name).into() };
-        Problem {
-            file: self.file.as_deref().cloned(),
-            object: ObjectRef { kind: Kind::EndpointSlice, name },
-            field: "metadata.labels[kubernetes.io/service-name]".into(),
-            cause: Cause::NoSuchService(service.name.clone()),
+    pub(super) fn rank(&self, id: u32) -> Rank {
+        Rank {
+            is_pod: false,
+            created: self.spec.as_ref().map_or(0, |spec| spec.created),
+            namespace: self.name.namespace.clone(),
+            name: self.name.name.clone(),
+            id: Claimant::service(id),
         }
     }
 }
 
-pub(super) fn rank(record: &ServiceRecord, id: u32) -> Rank {
-    Rank {
-        created: record.spec.as_ref().map_or(0, |spec| spec.created),
-        namespace: record.name.namespace.clone(),
-        name: record.name.name.clone(),
-        id,
+impl ServiceSpec {
+    /// The port that asks for a frontend, and as what.
+    pub(super) fn port_at(
+        &self,
+        address: IpAddr,
+        number: u16,
+        protocol: Protocol,
+    ) -> Option<(&PortSpec, FrontendKind)> {
+        let family = Family::of(address);
+        self.ports.iter().filter(|port| port.protocol == protocol).find_map(|port| {
+            let mut asked = self.frontends(port, family);
+            let (.., kind) = asked.find(|(at, port, _)| (*at, *port) == (address, number))?;
+            Some((port, kind))
+        })
+    }
+}
+
+impl PodRecord {
+    pub(super) fn reference(&self) -> ObjectRef {
+        ObjectRef { kind: Kind::Pod, name: self.name.clone() }
+    }
+
+    pub(super) fn key(&self, port: &HostPort, family: Family) -> PortKey {
+        PortKey {
+            namespace: self.name.namespace.clone(),
+            service: self.name.name.clone(),
+            port: port.name.clone(),
+            family,
+            owner: PortOwner::Pod,
+        }
+    }
+
+    /// Every host port in each family that it has: the port, its claim, its key.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (&HostPort, ClaimKey)> {
+        let families = FAMILIES.into_iter().filter(|family| self.spec.address(*family).is_some());
+        families.flat_map(|family| {
+            self.spec.ports.iter().filter_map(move |port| {
+                let (address, protocol) = (port.at(family)?, port.protocol);
+                Some((port, ClaimKey { address, port: port.port, protocol }))
+            })
+        })
+    }
+
+    pub(super) fn mark(&self, changed: &mut Changed) {
+        changed.extend(self.ports().map(|(port, claim)| self.key(port, claim.family())));
+    }
+
+    pub(super) fn rank(&self, id: u32) -> Rank {
+        Rank {
+            is_pod: true,
+            created: self.spec.created,
+            namespace: self.name.namespace.clone(),
+            name: self.name.name.clone(),
+            id: Claimant::pod(id),
+        }
+    }
+}
+
+impl SliceRecord {
+    pub(super) fn reference(&self) -> ObjectRef {
+        let name = ObjectName { namespace: self.namespace.clone(), name: (*self.name).into() };
+        ObjectRef { kind: Kind::EndpointSlice, name }
     }
 }

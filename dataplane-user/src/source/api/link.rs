@@ -25,8 +25,8 @@ pub(super) struct Link {
 
 #[derive(Debug, Default)]
 struct States {
-    services: State,
-    slices: State,
+    /// By kind, in the order of [`Kind::ALL`].
+    kinds: [State; Kind::ALL.len()],
     is_synced: bool,
 }
 
@@ -35,31 +35,53 @@ struct States {
 struct State {
     is_connected: bool,
     is_listed: bool,
+    /// We may not read it, and go on without.
+    is_done_without: bool,
     /// Why it is not connected.
     failure: Option<Box<str>>,
 }
 
 impl States {
     fn of(&mut self, kind: Kind) -> &mut State {
-        match kind {
-            Kind::Service => &mut self.services,
-            Kind::EndpointSlice => &mut self.slices,
-        }
+        &mut self.kinds[kind as usize]
     }
 
     fn is_connected(&self) -> bool {
-        self.services.is_connected && self.slices.is_connected
+        self.kinds.iter().all(|state| state.is_connected || state.is_done_without)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.kinds.iter().all(|state| state.is_listed || state.is_done_without)
     }
 
     fn problems(&self) -> Vec<SourceProblem> {
-        let failures = [&self.services.failure, &self.slices.failure];
+        let failures = self.kinds.iter().filter_map(|state| state.failure.clone());
         let problem = |failure| SourceProblem {
             file: None,
             document: None,
             object: None,
             cause: SourceCause::Server(failure),
         };
-        failures.into_iter().flatten().cloned().map(problem).collect()
+        failures.map(problem).collect()
+    }
+}
+
+/// Whether Services can be served without objects of this kind: without Pods there are no host
+/// ports, without the Node no zone, and nobody says when the node leaves.
+const fn is_optional(kind: Kind) -> bool {
+    match kind {
+        Kind::Service | Kind::EndpointSlice => false,
+        Kind::Pod | Kind::Node => true,
+    }
+}
+
+/// What is read of a kind.
+const fn whole(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service => "every Service",
+        Kind::EndpointSlice => "every EndpointSlice",
+        Kind::Pod => "the Pods of this node",
+        Kind::Node => "the Node object of this node",
     }
 }
 
@@ -78,9 +100,9 @@ impl Link {
         let mut states = self.states();
         let state = states.of(kind);
         if !state.is_connected {
-            tracing::info!(server = %self.server, "reading every {}", kind.name());
+            tracing::info!(server = %self.server, "reading {}", whole(kind));
         }
-        (state.is_connected, state.failure) = (true, None);
+        (state.is_connected, state.is_done_without, state.failure) = (true, false, None);
         self.publish(&states, true);
     }
 
@@ -89,25 +111,32 @@ impl Link {
         self.health.send_modify(|health| health.last_event = Some(Instant::now()));
     }
 
-    /// A list or a watch failed and will be tried again.
-    pub(super) fn failed(&self, kind: Kind, error: &dyn Error) {
+    /// A list or a watch failed and will be tried again. A kind that we may not read must not keep
+    /// the others from being served, if they can be.
+    pub(super) fn failed(&self, kind: Kind, error: &dyn Error, is_forbidden: bool) {
         let mut states = self.states();
         let state = states.of(kind);
         let failure = sentence(kind, &self.server, error);
         // Retries are silent: one line when it begins, one when it ends.
         if state.is_connected || state.failure.is_none() {
-            tracing::warn!("{failure}; trying on");
+            let go_on =
+                if is_forbidden && is_optional(kind) { "going on without" } else { "trying on" };
+            tracing::warn!("{failure}; {go_on}");
         }
         (state.is_connected, state.failure) = (false, Some(failure));
+        state.is_done_without |= is_forbidden && is_optional(kind);
         self.publish(&states, false);
     }
 
-    /// All objects of this kind were told. `true` once: when that makes everything told.
-    pub(super) fn listed(&self, kind: Kind) -> bool {
+    /// All objects of this kind were told.
+    pub(super) fn listed(&self, kind: Kind) {
+        self.states().of(kind).is_listed = true;
+    }
+
+    /// `true` once: when everything was told that can be.
+    pub(super) fn is_complete_now(&self) -> bool {
         let mut states = self.states();
-        states.of(kind).is_listed = true;
-        let is_complete = states.services.is_listed && states.slices.is_listed;
-        is_complete && !std::mem::replace(&mut states.is_synced, true)
+        states.is_complete() && !std::mem::replace(&mut states.is_synced, true)
     }
 
     /// Tells the problems whenever they change, until nobody takes them.
@@ -143,7 +172,7 @@ impl Link {
 
 /// What failed, down to the cause; the outer errors alone say only that something did.
 fn sentence(kind: Kind, server: &str, error: &dyn Error) -> Box<str> {
-    let mut text = format!("cannot read every {} from {server}: {error}", kind.name());
+    let mut text = format!("cannot read {} from {server}: {error}", whole(kind));
     let mut cause = error.source();
     while let Some(error) = cause {
         let reason = error.to_string();

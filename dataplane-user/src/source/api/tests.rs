@@ -50,7 +50,7 @@ impl Cluster {
         let (directory, port) = (tempfile::tempdir().unwrap(), server.address.port());
         let file = directory.path().join("kubeconfig");
         fs::write(&file, kubeconfig(&format!("http://127.0.0.1:{port}"))).unwrap();
-        let source = KubeSource::open(Some(&file)).await.unwrap();
+        let source = KubeSource::open(Some(&file), NODE).await.unwrap();
         let health = source.health();
         let (sender, events) = mpsc::channel(16);
         tokio::spawn(source.run(sender));
@@ -97,14 +97,14 @@ impl Cluster {
         timeout(WAIT_MAX, reached).await.expect("in time").expect("the source runs");
     }
 
-    /// Until both kinds are watched, so that what is stored now comes as an event.
+    /// Until all kinds are watched, so that what is stored now comes as an event.
     async fn until_watched(&self) {
         let watched = async {
-            while self.store().watch_count() < 2 {
+            while self.store().watch_count() < Kind::ALL.len() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(WAIT_MAX, watched).await.expect("both kinds are watched in time");
+        timeout(WAIT_MAX, watched).await.expect("all kinds are watched in time");
     }
 
     fn object(&mut self, event: ObjectEvent) {
@@ -119,6 +119,18 @@ impl Cluster {
                 let port = object.ports.unwrap()[0].port.unwrap();
                 self.named(Kind::EndpointSlice, object.metadata, port);
             }
+            ObjectEvent::Pod { object, file } => {
+                assert_eq!(file, None);
+                let spec = object.spec.unwrap();
+                assert_eq!(spec.node_name.as_deref(), Some(NODE));
+                let port = spec.containers[0].ports.as_ref().unwrap()[0].host_port.unwrap();
+                self.named(Kind::Pod, object.metadata, port);
+            }
+            ObjectEvent::Node { object, file } => {
+                assert_eq!(file, None);
+                let number = object.metadata.generation.unwrap();
+                self.named(Kind::Node, object.metadata, number.try_into().unwrap());
+            }
             ObjectEvent::Gone(name) => drop(self.objects.remove(&name)),
             ObjectEvent::ListBegin(kind) => drop(self.listing.insert(kind, BTreeSet::new())),
             ObjectEvent::ListEnd(kind) => {
@@ -127,7 +139,10 @@ impl Cluster {
                 self.lists += 1;
             }
             ObjectEvent::Synced => {
-                assert!(self.lists >= 2 && self.listing.is_empty(), "both kinds are told before");
+                assert!(
+                    self.lists >= 2 && self.listing.is_empty(),
+                    "what can be told is told before"
+                );
                 self.synced += 1;
             }
         }
@@ -135,7 +150,8 @@ impl Cluster {
 
     fn named(&mut self, kind: Kind, metadata: Metadata, port: i32) {
         assert_eq!(metadata.managed_fields, None);
-        let name = ObjectName::new(&metadata.namespace.unwrap(), &metadata.name.unwrap());
+        let name =
+            ObjectName::new(&metadata.namespace.unwrap_or_default(), &metadata.name.unwrap());
         let name = ObjectRef { kind, name };
         if let Some(named) = self.listing.get_mut(&kind) {
             named.insert(name.clone());
@@ -155,7 +171,8 @@ impl Drop for Cluster {
 type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 fn reference(kind: Kind, name: &str) -> ObjectRef {
-    ObjectRef { kind, name: ObjectName::new("shop", name) }
+    let namespace = if kind == Kind::Node { "" } else { "shop" };
+    ObjectRef { kind, name: ObjectName::new(namespace, name) }
 }
 
 fn kubeconfig(server: &str) -> String {
@@ -168,6 +185,7 @@ fn kubeconfig(server: &str) -> String {
 
 const SERVICE: Kind = Kind::Service;
 const SLICE: Kind = Kind::EndpointSlice;
+const NODE: &str = "this-node";
 
 fn web(store: &mut Store) {
     store.put(SERVICE, "web", 80);
@@ -188,7 +206,7 @@ async fn a_list_comes_before_synced_and_changes_come_after() {
     cluster.until_port(SLICE, "web-2", 8081).await;
     cluster.store().delete(SLICE, "web-1");
     cluster.until(|cluster| cluster.objects.len() == 2).await;
-    assert_eq!((cluster.lists, cluster.synced, cluster.problems.len()), (2, 1, 0));
+    assert_eq!((cluster.lists, cluster.synced, cluster.problems.len()), (4, 1, 0));
 }
 
 #[tokio::test]
@@ -204,8 +222,8 @@ async fn every_page_of_a_long_list_is_read() {
     let mut cluster = Cluster::start(many).await;
     cluster.until(|cluster| cluster.synced == 1).await;
     assert_eq!(cluster.objects.len(), 1200);
-    // Three pages of Services, one of slices.
-    assert_eq!((cluster.lists, cluster.store().lists), (2, 4));
+    // Three pages of Services, one of each other kind.
+    assert_eq!((cluster.lists, cluster.store().lists), (4, 6));
 }
 
 #[tokio::test]
@@ -222,7 +240,7 @@ async fn a_watch_goes_on_from_the_last_bookmark() {
     cluster.until_watched().await;
     cluster.store().put(SERVICE, "web", 82);
     cluster.until_port(SERVICE, "web", 82).await;
-    assert_eq!(cluster.store().lists, 2);
+    assert_eq!(cluster.store().lists, 4);
     let asked = |query: &BTreeMap<String, String>| query["allowWatchBookmarks"] == "true";
     assert!(cluster.store().watch_queries.iter().all(asked));
 }
@@ -237,7 +255,7 @@ async fn only_a_bookmark_keeps_an_idle_watch_from_being_too_old() {
     cluster.until_watched().await;
     cluster.store().put(SERVICE, "web", 81);
     cluster.until_port(SERVICE, "web", 81).await;
-    assert_eq!((cluster.store().lists, cluster.lists), (2, 2));
+    assert_eq!((cluster.store().lists, cluster.lists), (4, 4));
 }
 
 #[tokio::test]
@@ -252,7 +270,7 @@ async fn a_version_that_is_too_old_leads_to_a_new_list() {
         store.put(SERVICE, "mail", 25);
         store.expire_watches();
     }
-    cluster.until(|cluster| cluster.lists == 4).await;
+    cluster.until(|cluster| cluster.lists == 8).await;
     let expected = [(reference(SERVICE, "mail"), 25), (reference(SLICE, "web-1"), 8080)];
     assert_eq!(cluster.objects, BTreeMap::from(expected));
     assert_eq!((cluster.synced, cluster.problems.len()), (1, 0));
@@ -273,7 +291,7 @@ async fn a_watch_refused_as_too_old_leads_to_a_new_list() {
     }
     cluster.until_port(SERVICE, "web", 81).await;
     cluster.until_port(SLICE, "web-1", 8081).await;
-    cluster.until(|cluster| cluster.lists == 4).await;
+    cluster.until(|cluster| cluster.lists == 8).await;
 }
 
 #[tokio::test]
@@ -290,7 +308,7 @@ async fn nothing_is_lost_when_connections_drop() {
         cluster.until_port(SERVICE, "web", port.into()).await;
         cluster.until_port(SLICE, "web-1", port.into()).await;
     }
-    assert_eq!((cluster.store().lists, cluster.lists), (2, 2));
+    assert_eq!((cluster.store().lists, cluster.lists), (4, 4));
     cluster.until_health(true).await;
 }
 
@@ -300,7 +318,7 @@ async fn a_server_that_goes_away_and_comes_back_is_waited_for() {
     cluster.until(|cluster| cluster.synced == 1).await;
     cluster.until_watched().await;
     cluster.server.take().unwrap().stop().await;
-    cluster.until(|cluster| cluster.problems.len() == 2).await;
+    cluster.until(|cluster| cluster.problems.len() == 4).await;
     cluster.until_health(false).await;
     let expected = format!("cannot read every Service from http://127.0.0.1:{}: ", cluster.port);
     assert!(cluster.problems[0].starts_with(&expected), "{:?}", cluster.problems);
@@ -323,7 +341,7 @@ async fn a_quiet_server_counts_as_connected_again() {
         store.refusal = Some(StatusCode::SERVICE_UNAVAILABLE);
         store.drop_watches();
     }
-    cluster.until(|cluster| cluster.problems.len() == 2).await;
+    cluster.until(|cluster| cluster.problems.len() == 4).await;
     cluster.until_health(false).await;
     cluster.store().refusal = None;
     cluster.until(|cluster| cluster.problems.is_empty()).await;
@@ -333,7 +351,7 @@ async fn a_quiet_server_counts_as_connected_again() {
 #[tokio::test]
 async fn a_server_that_refuses_is_a_problem_and_no_list() {
     let mut cluster = Cluster::start(|store| store.refusal = Some(StatusCode::UNAUTHORIZED)).await;
-    cluster.until(|cluster| cluster.problems.len() == 2).await;
+    cluster.until(|cluster| cluster.problems.len() == 4).await;
     assert!(cluster.problems[1].contains("Unauthorized"), "{:?}", cluster.problems);
     assert!(!cluster.health.borrow().connected);
     assert!(cluster.listing.is_empty() && cluster.lists == 0);
@@ -341,6 +359,69 @@ async fn a_server_that_refuses_is_a_problem_and_no_list() {
     cluster.store().refusal = None;
     cluster.until(|cluster| cluster.synced == 1 && cluster.problems.is_empty()).await;
     assert_eq!(cluster.objects.len(), 2);
+}
+
+#[tokio::test]
+async fn only_this_node_and_its_pods_are_read() {
+    let fill = |store: &mut Store| {
+        store.put(Kind::Node, NODE, 1);
+        store.put(Kind::Node, "other-node", 1);
+        store.put_pod(NODE, "near", 8080);
+        store.put_pod("other-node", "far", 8080);
+    };
+    let mut cluster = Cluster::start(fill).await;
+    cluster.until(|cluster| cluster.synced == 1).await;
+    let expected = [(reference(Kind::Pod, "near"), 8080), (reference(Kind::Node, NODE), 1)];
+    assert_eq!(cluster.objects, BTreeMap::from(expected));
+    cluster.until_watched().await;
+    {
+        let mut store = cluster.store();
+        store.put_pod("other-node", "far", 8081);
+        store.put(Kind::Node, "other-node", 2);
+        store.put_pod(NODE, "near", 8082);
+        store.put(Kind::Node, NODE, 2);
+    }
+    cluster.until_port(Kind::Pod, "near", 8082).await;
+    cluster.until_port(Kind::Node, NODE, 2).await;
+    assert_eq!(cluster.objects.len(), 2);
+    cluster.store().delete(Kind::Pod, "near");
+    cluster.until(|cluster| cluster.objects.len() == 1).await;
+}
+
+#[tokio::test]
+async fn services_are_in_sync_where_pods_and_nodes_may_not_be_read() {
+    let fill = |store: &mut Store| {
+        web(store);
+        store.put(Kind::Node, NODE, 1);
+        let forbidden = [Kind::Pod, Kind::Node].map(|kind| (kind, StatusCode::FORBIDDEN));
+        store.refusals = BTreeMap::from(forbidden);
+    };
+    let mut cluster = Cluster::start(fill).await;
+    cluster.until(|cluster| cluster.synced == 1 && cluster.problems.len() == 2).await;
+    assert_eq!(cluster.objects.len(), 2);
+    let expected = ["cannot read the Pods of this node from ", "cannot read the Node object of "];
+    for (problem, expected) in cluster.problems.iter().zip(expected) {
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    cluster.until_health(true).await;
+    // What is allowed later is read later.
+    cluster.store().refusals.clear();
+    cluster.until_port(Kind::Node, NODE, 1).await;
+    cluster.until(|cluster| cluster.problems.is_empty() && cluster.lists == 4).await;
+    assert_eq!(cluster.synced, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_in_sync_while_pods_fail_for_another_reason() {
+    let fill = |store: &mut Store| {
+        web(store);
+        store.refusals = BTreeMap::from([(Kind::Pod, StatusCode::SERVICE_UNAVAILABLE)]);
+    };
+    let mut cluster = Cluster::start(fill).await;
+    cluster.until(|cluster| cluster.lists == 3 && cluster.problems.len() == 1).await;
+    assert_eq!((cluster.synced, cluster.health.borrow().connected), (0, false));
+    cluster.store().refusals.clear();
+    cluster.until(|cluster| cluster.synced == 1 && cluster.problems.is_empty()).await;
 }
 
 #[tokio::test]
@@ -356,7 +437,7 @@ async fn the_source_ends_when_nobody_listens() {
 
 #[tokio::test]
 async fn a_bad_kubeconfig_is_one_clear_sentence() {
-    let open = async |file: &Path| KubeSource::open(Some(file)).await.unwrap_err();
+    let open = async |file: &Path| KubeSource::open(Some(file), NODE).await.unwrap_err();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("kubeconfig");
     let error = open(&file).await;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -19,6 +22,8 @@ const NAMESPACE_DEFAULT: &str = "default";
 pub(super) enum Object {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
+    Pod(Box<Pod>),
+    Node(Box<Node>),
 }
 
 impl Object {
@@ -29,6 +34,8 @@ impl Object {
             Self::EndpointSlice(object) => {
                 ObjectEvent::EndpointSlice { object: object.clone(), file }
             }
+            Self::Pod(object) => ObjectEvent::Pod { object: object.clone(), file },
+            Self::Node(object) => ObjectEvent::Node { object: object.clone(), file },
         }
     }
 }
@@ -155,6 +162,8 @@ impl Reader<'_> {
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.typed(Kind::EndpointSlice, value, &at, Object::EndpointSlice);
             }
+            ("v1", "Pod") => self.typed(Kind::Pod, value, &at, Object::Pod),
+            ("v1", "Node") => self.typed(Kind::Node, value, &at, Object::Node),
             _ => tracing::debug!(file = %self.file, %version, %kind, "not a kind that is read"),
         }
     }
@@ -209,6 +218,10 @@ fn complete_name(kind: Kind, value: &mut Value) -> Option<ObjectRef> {
     let metadata = value.get_mut("metadata")?.as_object_mut()?;
     metadata.remove("managedFields");
     let name = metadata.get("name")?.as_str().filter(|name| !name.is_empty())?.to_owned();
+    if kind == Kind::Node {
+        metadata.remove("namespace");
+        return Some(ObjectRef { kind, name: ObjectName::new("", &name) });
+    }
     let namespace = metadata.get("namespace").and_then(Value::as_str).filter(|ns| !ns.is_empty());
     let namespace = namespace.unwrap_or(NAMESPACE_DEFAULT).to_owned();
     // A namespace of another type stays for the reader of the whole object to complain about.

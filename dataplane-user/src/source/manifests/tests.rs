@@ -99,6 +99,16 @@ impl Seen {
                 let port = object.ports.and_then(|ports| ports.first()?.port);
                 (reference(Kind::EndpointSlice, object.metadata), file, port)
             }
+            ObjectEvent::Pod { object, file } => {
+                let host_port = |pod: k8s_openapi::api::core::v1::PodSpec| {
+                    pod.containers.first()?.ports.as_ref()?.first()?.host_port
+                };
+                let port = object.spec.and_then(host_port);
+                (reference(Kind::Pod, object.metadata), file, port)
+            }
+            ObjectEvent::Node { object, file } => {
+                (reference(Kind::Node, object.metadata), file, None)
+            }
             ObjectEvent::Gone(name) => {
                 self.log.push(format!("gone {name}"));
                 assert!(self.objects.remove(&name.to_string()).is_some(), "{name} was there");
@@ -125,7 +135,7 @@ impl Seen {
 type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 fn reference(kind: Kind, metadata: Metadata) -> String {
-    let (namespace, name) = (metadata.namespace.unwrap(), metadata.name.unwrap());
+    let (namespace, name) = (metadata.namespace.unwrap_or_default(), metadata.name.unwrap());
     ObjectRef { kind, name: ObjectName::new(&namespace, &name) }.to_string()
 }
 
@@ -150,8 +160,17 @@ async fn the_first_scan_names_everything_and_then_says_so() {
         service("web", 80),
         slice("web-1", 8080)
     );
-    let seen =
-        Seen::start(&[("a.yaml", &both), ("b.yml", &service("dns", 53)), ("c.txt", "{")]).await;
+    // The Pod runs nowhere, which is for the table to see.
+    let others = "kind: Node\napiVersion: v1\nmetadata: {name: node-1, namespace: lost}\n---\nkind: Pod\n\
+                  apiVersion: v1\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    \
+                  ports: [{containerPort: 80, hostPort: 8080}]\n";
+    let files = [
+        ("a.yaml", both.as_str()),
+        ("b.yml", &service("dns", 53)),
+        ("c.txt", "{"),
+        ("d.yaml", others),
+    ];
+    let seen = Seen::start(&files).await;
     let log = [
         "begin Service",
         "Service default/dns",
@@ -160,10 +179,17 @@ async fn the_first_scan_names_everything_and_then_says_so() {
         "begin EndpointSlice",
         "EndpointSlice shop/web-1",
         "end EndpointSlice",
+        "begin Pod",
+        "Pod default/p",
+        "end Pod",
+        "begin Node",
+        "Node node-1",
+        "end Node",
         "synced",
     ];
     assert_eq!(seen.log, log);
     assert_eq!(seen.objects["Service default/dns"], ("b.yml".into(), 53));
+    assert_eq!(seen.objects["Pod default/p"], ("d.yaml".into(), 8080));
     assert!(seen.problems.is_empty(), "{:?}", seen.problems);
     assert!(seen.health.borrow().connected);
     assert!(seen.health.borrow().last_event.is_some());

@@ -128,7 +128,7 @@ impl Tree {
         }
         self.synced = true;
         let mut events = Vec::new();
-        for kind in [Kind::Service, Kind::EndpointSlice] {
+        for kind in Kind::ALL {
             events.push(ObjectEvent::ListBegin(kind));
             let of_kind = self.live.iter().filter(|(name, _)| name.kind == kind);
             events.extend(of_kind.map(|(_, live)| event(live)));

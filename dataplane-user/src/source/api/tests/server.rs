@@ -27,13 +27,15 @@ use crate::model::Kind;
 pub(super) struct Store {
     version: u64,
     objects: BTreeMap<(Kind, String), Value>,
-    /// Version, kind and watch event, oldest first.
-    history: Vec<(u64, Kind, String)>,
+    /// Oldest first.
+    history: Vec<Change>,
     /// Watches from before this version are refused.
     oldest: u64,
-    watches: Vec<(Kind, mpsc::UnboundedSender<io::Result<Bytes>>)>,
+    watches: Vec<Watch>,
     /// Every answer has this status.
     pub(super) refusal: Option<StatusCode>,
+    /// Every answer about one of these kinds has this status.
+    pub(super) refusals: BTreeMap<Kind, StatusCode>,
     /// A watch that is too old is refused by status and not by an event.
     pub(super) gone_by_status: bool,
     /// Lists and watches that were asked for.
@@ -41,12 +43,64 @@ pub(super) struct Store {
     pub(super) watch_queries: Vec<BTreeMap<String, String>>,
 }
 
+#[derive(Debug)]
+struct Change {
+    version: u64,
+    kind: Kind,
+    object: Value,
+    line: String,
+}
+
+impl Change {
+    /// A bookmark is for everybody.
+    fn is_for(&self, selector: &Selector) -> bool {
+        selector.selects(&self.object) || self.object["metadata"].get("name").is_none()
+    }
+}
+
+#[derive(Debug)]
+struct Watch {
+    kind: Kind,
+    selector: Selector,
+    lines: mpsc::UnboundedSender<io::Result<Bytes>>,
+}
+
+/// A field selector: path and value, if there is one.
+#[derive(Clone, Debug)]
+struct Selector(Option<(String, String)>);
+
+impl Selector {
+    fn of(query: &BTreeMap<String, String>) -> Self {
+        let text = query.get("fieldSelector").map(|text| text.replace("%3D", "="));
+        let pair = text.and_then(|text| {
+            let (path, value) = text.split_once('=')?;
+            Some((format!("/{}", path.replace('.', "/")), value.to_owned()))
+        });
+        Self(pair)
+    }
+
+    fn selects(&self, object: &Value) -> bool {
+        let field = |path: &str| object.pointer(path).and_then(Value::as_str);
+        self.0.as_ref().is_none_or(|(path, value)| field(path) == Some(value))
+    }
+}
+
 pub(super) type Shared = Arc<Mutex<Store>>;
 
 impl Store {
     pub(super) fn put(&mut self, kind: Kind, name: &str, port: u16) {
+        self.put_object(kind, name, object(kind, name, port));
+    }
+
+    /// A Pod on some node.
+    pub(super) fn put_pod(&mut self, node: &str, name: &str, host_port: u16) {
+        let mut object = object(Kind::Pod, name, host_port);
+        object["spec"]["nodeName"] = node.into();
+        self.put_object(Kind::Pod, name, object);
+    }
+
+    fn put_object(&mut self, kind: Kind, name: &str, mut object: Value) {
         self.version += 1;
-        let mut object = object(kind, name, port);
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let before = self.objects.insert((kind, name.into()), object.clone());
         self.event(kind, if before.is_some() { "MODIFIED" } else { "ADDED" }, &object);
@@ -63,7 +117,7 @@ impl Store {
     pub(super) fn bookmark(&mut self) {
         self.version += 1;
         let metadata = json!({"resourceVersion": self.version.to_string()});
-        for kind in [Kind::Service, Kind::EndpointSlice] {
+        for kind in Kind::ALL {
             let (version, name) = api(kind);
             let object = json!({"apiVersion": version, "kind": name, "metadata": metadata});
             self.event(kind, "BOOKMARK", &object);
@@ -80,15 +134,15 @@ impl Store {
     /// Says to each watch that its version is too old.
     pub(super) fn expire_watches(&mut self) {
         self.forget();
-        for (_, watch) in self.watches.drain(..) {
-            let _ = watch.send(Ok(gone_event()));
+        for watch in self.watches.drain(..) {
+            let _ = watch.lines.send(Ok(gone_event()));
         }
     }
 
     /// Resets every connection with a watch in it.
     pub(super) fn drop_watches(&mut self) {
-        for (_, watch) in self.watches.drain(..) {
-            let _ = watch.send(Err(io::ErrorKind::ConnectionReset.into()));
+        for watch in self.watches.drain(..) {
+            let _ = watch.lines.send(Err(io::ErrorKind::ConnectionReset.into()));
         }
     }
 
@@ -98,18 +152,24 @@ impl Store {
     }
 
     pub(super) fn watch_count(&self) -> usize {
-        self.watches.iter().filter(|(_, watch)| !watch.is_closed()).count()
+        self.watches.iter().filter(|watch| !watch.lines.is_closed()).count()
     }
 
     fn event(&mut self, kind: Kind, what: &str, object: &Value) {
         let line = format!("{}\n", json!({"type": what, "object": object}));
-        self.history.push((self.version, kind, line.clone()));
-        let to_kind = self.watches.iter().filter(|(of, _)| *of == kind);
-        to_kind.for_each(|(_, watch)| drop(watch.send(Ok(line.clone().into()))));
+        let object = object.clone();
+        self.history.push(Change { version: self.version, kind, object, line });
+        let Some(change) = self.history.last() else { return };
+        let of_kind = self.watches.iter().filter(|watch| watch.kind == kind);
+        for watch in of_kind.filter(|watch| change.is_for(&watch.selector)) {
+            drop(watch.lines.send(Ok(change.line.clone().into())));
+        }
     }
 
     fn list(&self, kind: Kind, query: &BTreeMap<String, String>) -> Value {
-        let of_kind = self.objects.iter().filter(|((of, _), _)| *of == kind);
+        let selector = Selector::of(query);
+        let of_kind =
+            self.objects.iter().filter(|((of, _), object)| *of == kind && selector.selects(object));
         let number = |name| query.get(name).and_then(|text| text.parse::<usize>().ok());
         let (begin, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(500));
         let items: Vec<&Value> =
@@ -127,6 +187,7 @@ impl Store {
 
     fn watch(&mut self, kind: Kind, query: BTreeMap<String, String>) -> Response {
         let from: u64 = query["resourceVersion"].parse().unwrap();
+        let selector = Selector::of(&query);
         self.watch_queries.push(query);
         if from < self.oldest && self.gone_by_status {
             return refuse(StatusCode::GONE);
@@ -135,9 +196,13 @@ impl Store {
         if from < self.oldest {
             sender.send(Ok(gone_event())).unwrap();
         } else {
-            let missed = self.history.iter().filter(|(at, of, _)| *at > from && *of == kind);
-            missed.for_each(|(_, _, line)| sender.send(Ok(line.clone().into())).unwrap());
-            self.watches.push((kind, sender));
+            let missed = |change: &&Change| {
+                change.version > from && change.kind == kind && change.is_for(&selector)
+            };
+            for change in self.history.iter().filter(missed) {
+                sender.send(Ok(change.line.clone().into())).unwrap();
+            }
+            self.watches.push(Watch { kind, selector, lines: sender });
         }
         let lines = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
         Body::from_stream(lines.fuse()).into_response()
@@ -148,6 +213,8 @@ fn api(kind: Kind) -> (&'static str, &'static str) {
     match kind {
         Kind::Service => ("v1", "Service"),
         Kind::EndpointSlice => ("discovery.k8s.io/v1", "EndpointSlice"),
+        Kind::Pod => ("v1", "Pod"),
+        Kind::Node => ("v1", "Node"),
     }
 }
 
@@ -163,6 +230,14 @@ fn object(kind: Kind, name: &str, port: u16) -> Value {
         Kind::EndpointSlice => json!({
             "apiVersion": version, "kind": kind_name, "metadata": metadata,
             "addressType": "IPv4", "endpoints": [], "ports": [{"port": port}],
+        }),
+        Kind::Pod => json!({
+            "apiVersion": version, "kind": kind_name, "metadata": metadata,
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": port}]}]},
+        }),
+        Kind::Node => json!({
+            "apiVersion": version, "kind": kind_name,
+            "metadata": {"name": name, "managedFields": managed, "generation": port},
         }),
     }
 }
@@ -200,6 +275,8 @@ impl Server {
         let routes = Router::new()
             .route("/api/v1/services", get(services))
             .route("/apis/discovery.k8s.io/v1/endpointslices", get(slices))
+            .route("/api/v1/pods", get(pods))
+            .route("/api/v1/nodes", get(nodes))
             .with_state(Arc::clone(store));
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -227,12 +304,20 @@ async fn slices(State(store): State<Shared>, RawQuery(query): RawQuery) -> Respo
     answer(&store, Kind::EndpointSlice, &query.unwrap_or_default())
 }
 
+async fn pods(State(store): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    answer(&store, Kind::Pod, &query.unwrap_or_default())
+}
+
+async fn nodes(State(store): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    answer(&store, Kind::Node, &query.unwrap_or_default())
+}
+
 fn answer(store: &Shared, kind: Kind, query: &str) -> Response {
     let parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
     let query: BTreeMap<String, String> =
         parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let mut store = store.lock().unwrap();
-    if let Some(code) = store.refusal {
+    if let Some(code) = store.refusal.or(store.refusals.get(&kind).copied()) {
         return refuse(code);
     }
     if query.get("watch").is_some_and(|watch| watch == "true") {
