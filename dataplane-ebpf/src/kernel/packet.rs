@@ -3,13 +3,14 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
-        bpf_xdp_adjust_tail,
-    },
+    helpers::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_tail},
     programs::{TcContext, XdpContext},
 };
-use dataplane_ebpf::{checksum::Change, packet::Packet};
+use dataplane_ebpf::{
+    checksum::Change,
+    offload::{self, Pseudo},
+    packet::Packet,
+};
 
 /// Bytes that hold every header we read: Ethernet, IP with options, TCP.
 const HEADERS_LEN: u32 = 14 + 60 + 20;
@@ -89,28 +90,14 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn fix_checksum(&mut self, offset: usize, change: &Change) -> Option<()> {
         let optional = if change.optional { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
-        let skb = self.0.skb.skb;
-        let addresses = change.addresses.fold32();
-        let flags = BPF_F_PSEUDO_HDR as u64 | optional;
-        // SAFETY: the context is the kernel's own; no window outlives this call (`&mut self`).
-        let fixed = unsafe { bpf_l4_csum_replace(skb, offset as u32, 0, addresses.into(), flags) };
-        if fixed != 0 {
-            return None;
-        }
-        if change.v6 {
-            // The helper takes the change off a sum that the device computed over the whole
-            // packet. With IPv6 the addresses themselves have put it back: undo that. Packets
-            // without such a sum are left alone.
-            // SAFETY: the context is the kernel's own.
-            unsafe { bpf_csum_update(skb, addresses) };
-        }
-        if let Some(ports) = change.ports {
-            // SAFETY: as above.
-            unsafe {
-                bpf_l4_csum_replace(skb, offset as u32, 0, ports.fold32().into(), optional);
-            }
-        }
-        Some(())
+        offload::fix(self, offset, change, |packet, sum, pseudo| {
+            let flags = if pseudo == Pseudo::Yes { BPF_F_PSEUDO_HDR as u64 } else { 0 } | optional;
+            let (skb, sum) = (packet.0.skb.skb, sum.fold32().into());
+            // SAFETY: the context is the kernel's own; no window outlives this call, since it
+            // borrows the packet as a whole.
+            let done = unsafe { bpf_l4_csum_replace(skb, offset as u32, 0, sum, flags) };
+            (done == 0).then_some(())
+        })
     }
 }
 
