@@ -31,7 +31,7 @@ pub fn continues<const N: usize, T: Tables<N>>(
     }
 }
 
-/// Note a packet of a flow: when, and what it says about the connection.
+/// Note a packet of a flow in the tick `now`: when, and what it says about the connection.
 #[inline(always)]
 pub fn follow<const N: usize, T: Tables<N>>(
     tables: &mut T,
@@ -39,8 +39,8 @@ pub fn follow<const N: usize, T: Tables<N>>(
     entry: T::Entry,
     to: &Tuple<N>,
     headers: &Headers<N>,
+    now: u32,
 ) {
-    let now = tables.now();
     if tables.seen(entry) != now {
         tables.set_seen(entry, now);
     }

@@ -11,6 +11,7 @@ pub mod wire;
 pub mod checksum;
 pub mod crc32c;
 pub mod headers;
+pub mod offload;
 
 pub mod tables;
 

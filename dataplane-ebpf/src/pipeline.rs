@@ -436,15 +436,16 @@ where
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
     }
+    let now = tables.now();
     let mut way = Way::STACK;
     if forwards {
-        way = match follow_link(tables, headers, entry, &to) {
+        way = match follow_link(tables, headers, entry, &to, now) {
             Ok(route) => Way::by(route),
             Err(verdict) => return verdict,
         };
     }
     way.forget(packet);
-    conntrack::follow(tables, key, entry, &to, headers);
+    conntrack::follow(tables, key, entry, &to, headers, now);
     send(packet, headers, &to, &way, reason)
 }
 
@@ -455,11 +456,11 @@ pub(crate) fn follow_link<T, const N: usize>(
     headers: &Headers<N>,
     entry: T::Entry,
     to: &Tuple<N>,
+    now: u32,
 ) -> Result<Route, Verdict>
 where
     T: Tables<N>,
 {
-    let now = tables.now();
     if headers.hops > 1
         && let Some(link) = tables.link(entry, now)
     {
@@ -553,6 +554,7 @@ where
         return Verdict::Pass(Reason::NotAReply);
     }
     let to = tables.to(entry);
-    conntrack::follow(tables, &key, entry, &to, headers);
+    let now = tables.now();
+    conntrack::follow(tables, &key, entry, &to, headers, now);
     send(packet, headers, &to, &Way::STACK, Reason::Reply)
 }

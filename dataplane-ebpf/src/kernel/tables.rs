@@ -145,7 +145,7 @@ fn load(word: &[u8; 4]) -> [u8; 4] {
 }
 
 macro_rules! tables {
-    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $store:ident, $masquerade:ident, $route:ident) => {
+    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $store:ident, $masquerade:ident, $route:ident, $words:ident) => {
         impl Tables<$len> for Maps {
             type Entry = *mut Flow<$len>;
 
@@ -199,7 +199,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$len>) -> Option<*mut Flow<$len>> {
-                maps::$flows.get_ptr_mut(key)
+                maps::$flows.get_ptr_mut(&$words(key))
             }
 
             #[inline(always)]
@@ -304,7 +304,8 @@ tables!(
     DRAFT4,
     store4,
     masquerade4,
-    route4
+    route4,
+    words4
 );
 tables!(
     16,
@@ -316,8 +317,39 @@ tables!(
     DRAFT6,
     store6,
     masquerade6,
-    route6
+    route6,
+    words6
 );
+
+/// A key in whole words on the stack: loads of the kernel's hash that find the bytes of a word in
+/// several stores have to wait for all of them.
+#[inline(always)]
+const fn words4(key: &FlowKey<4>) -> FlowKey<4> {
+    let Tuple { src, dst, .. } = key.tuple();
+    let ends = u32::from_ne_bytes(src) as u64 | (u32::from_ne_bytes(dst) as u64) << 32;
+    // SAFETY: 16 bytes, any of which a key may have; the order is that of its fields.
+    unsafe { core::mem::transmute::<[u64; 2], FlowKey<4>>([ends, rest(&key.tuple(), key)]) }
+}
+
+/// As [`words4`].
+#[inline(always)]
+const fn words6(key: &FlowKey<16>) -> FlowKey<16> {
+    let Tuple { src, dst, .. } = key.tuple();
+    let [src, dst] = [u128::from_ne_bytes(src), u128::from_ne_bytes(dst)];
+    let words =
+        [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, rest(&key.tuple(), key)];
+    // SAFETY: 40 bytes; as for `words4`.
+    unsafe { core::mem::transmute::<[u64; 5], FlowKey<16>>(words) }
+}
+
+/// What follows the addresses: ports, protocol, direction and padding.
+#[inline(always)]
+const fn rest<const N: usize>(tuple: &Tuple<N>, key: &FlowKey<N>) -> u64 {
+    u16::from_ne_bytes(tuple.src_port) as u64
+        | (u16::from_ne_bytes(tuple.dst_port) as u64) << 16
+        | (key.protocol() as u64) << 32
+        | (key.is_reply() as u64) << 40
+}
 
 #[inline(always)]
 fn route4(maps: &Maps, src: &[u8; 4], dst: &[u8; 4]) -> Route {

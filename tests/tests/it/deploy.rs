@@ -90,7 +90,7 @@ fn the_role_is_bound_to_the_account_that_the_proxy_runs_as() {
     let [subject] = &binding.subjects.unwrap()[..] else { panic!("one subject") };
     assert_eq!(Some(&subject.name), account.metadata.name.as_ref());
     assert_eq!(subject.namespace, account.metadata.namespace);
-    let pod = set.spec.unwrap().template.spec.unwrap();
+    let pod = set.spec.template.spec.unwrap();
     assert_eq!(pod.service_account_name, account.metadata.name);
     assert_eq!(set.metadata.namespace, account.metadata.namespace);
 }
