@@ -112,7 +112,8 @@ where
         let (hops, protocol) = (quote.hops, quote.protocol);
         let headers =
             Headers { tuple: back, protocol, tcp_flags: 0, hops, l4: quote.l4, l4_len: 0 };
-        way = match pipeline::follow_link(tables, &headers, entry, &to) {
+        let now = tables.now();
+        way = match pipeline::follow_link(tables, &headers, entry, &to, now) {
             Ok(route) => Way::by(route),
             Err(verdict) => return Some(verdict),
         };
@@ -295,4 +296,4 @@ impl Quoted<V6> for [u8; V6] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,6 +11,7 @@ pub mod wire;
 pub mod checksum;
 pub mod crc32c;
 pub mod headers;
+pub mod offload;
 
 pub mod tables;
 
@@ -23,6 +24,7 @@ pub mod select;
 pub mod answer;
 pub mod errors;
 pub mod rewrite;
+pub mod unfinished;
 
 pub mod pipeline;
 pub mod sockets;

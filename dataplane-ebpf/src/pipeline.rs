@@ -1,11 +1,11 @@
 //! One packet in, one verdict out.
 
-use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, gate};
+use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, UDP, gate};
 
 use crate::{
     address::Ip,
     answer,
-    conntrack::{self, Obstacle},
+    conntrack::{self, Entered, Obstacle},
     errors::{self, Direction},
     find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
@@ -362,9 +362,17 @@ where
         seen: tables.now(),
     };
     match conntrack::begin(tables, ports, headers, &mut to, &origin) {
-        Ok(()) => send(packet, headers, &to, &way, reason),
-        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
+        Ok(Entered::Both) => send(packet, headers, &to, &way, reason),
+        Ok(Entered::Reply) => send(packet, headers, &to, &way, Reason::Stateless),
+        // Datagrams that nobody answers need no flow: they choose by their hash. But nobody may
+        // take a source port without claiming it, and TCP needs the answers.
+        Err(Obstacle::Full)
+            if headers.protocol == UDP && to.src_port == tuple.src_port && !forwards =>
+        {
+            send(packet, headers, &to, &way, Reason::Stateless)
+        }
         Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
+        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
     }
 }
 
@@ -428,15 +436,16 @@ where
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
     }
+    let now = tables.now();
     let mut way = Way::STACK;
     if forwards {
-        way = match follow_link(tables, headers, entry, &to) {
+        way = match follow_link(tables, headers, entry, &to, now) {
             Ok(route) => Way::by(route),
             Err(verdict) => return verdict,
         };
     }
     way.forget(packet);
-    conntrack::follow(tables, key, entry, &to, headers);
+    conntrack::follow(tables, key, entry, &to, headers, now);
     send(packet, headers, &to, &way, reason)
 }
 
@@ -447,11 +456,11 @@ pub(crate) fn follow_link<T, const N: usize>(
     headers: &Headers<N>,
     entry: T::Entry,
     to: &Tuple<N>,
+    now: u32,
 ) -> Result<Route, Verdict>
 where
     T: Tables<N>,
 {
-    let now = tables.now();
     if headers.hops > 1
         && let Some(link) = tables.link(entry, now)
     {
@@ -545,6 +554,7 @@ where
         return Verdict::Pass(Reason::NotAReply);
     }
     let to = tables.to(entry);
-    conntrack::follow(tables, &key, entry, &to, headers);
+    let now = tables.now();
+    conntrack::follow(tables, &key, entry, &to, headers, now);
     send(packet, headers, &to, &Way::STACK, Reason::Reply)
 }
