@@ -35,13 +35,22 @@ fn nic_xdp(context: XdpContext) -> u32 {
 /// seen on 6.18). Every TC program behind it then sees frames that begin with the IP header.
 #[xdp]
 fn nic_xdp_generic(context: XdpContext) -> u32 {
-    let mut packet = Buffer(&context);
-    if let Ok(family) = headers::family(&mut packet)
-        && is_unfinished(&mut packet, family)
-    {
-        return act(context.as_ptr().cast(), LEFT_TO_TC.0);
+    let buffer = context.as_ptr().cast();
+    if unfinished(buffer) != 0 {
+        return act(buffer, LEFT_TO_TC.0);
     }
     run(&context)
+}
+
+/// A function of its own as well, for the stack.
+#[inline(never)]
+fn unfinished(buffer: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(buffer);
+    let mut packet = Buffer(&context);
+    match headers::family(&mut packet) {
+        Ok(family) => u32::from(is_unfinished(&mut packet, family)),
+        Err(_) => 0,
+    }
 }
 
 const LEFT_TO_TC: Outcome = Outcome::of(Step::Done(Verdict::Pass(Reason::LeftToTc)));
