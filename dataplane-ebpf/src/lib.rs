@@ -41,3 +41,5 @@ pub mod host;
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod service;

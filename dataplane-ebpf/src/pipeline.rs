@@ -1,5 +1,8 @@
 //! One packet in, one verdict out.
 
+#[cfg(test)]
+mod tests;
+
 use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, gate};
 
 use crate::{
