@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod packet;
+mod way;
 pub mod wire;
 
 pub mod checksum;
@@ -43,3 +44,5 @@ pub mod host;
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod service;

@@ -1,5 +1,8 @@
 //! What the socket hooks do: send a socket to an endpoint, and let it believe it talks to the frontend.
 
+#[cfg(test)]
+mod tests;
+
 use dataplane_common::{
     AffinityKey, Config, EndpointId, Flow, Frontend, Peer, PeerKey, Reason, TCP, UDP, gate,
     unmapped,
