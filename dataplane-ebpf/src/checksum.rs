@@ -74,6 +74,12 @@ impl Sum {
         ((once & 0xffff_ffff) + (once >> 32)) as u32
     }
 
+    /// Folded into the two bytes of a field.
+    #[inline(always)]
+    pub const fn folded(self) -> [u8; 2] {
+        fold16(self.fold32()).to_ne_bytes()
+    }
+
     /// The checksum field of a header whose other bytes are summed here.
     #[inline(always)]
     pub const fn finish(self) -> [u8; 2] {
@@ -94,13 +100,21 @@ pub struct Change {
     pub v6: bool,
 }
 
+impl Change {
+    /// Of addresses and ports.
+    #[inline(always)]
+    pub const fn total(&self) -> Sum {
+        match self.ports {
+            Some(ports) => self.addresses.plus(ports),
+            None => self.addresses,
+        }
+    }
+}
+
 /// The stored checksum after `change`.
 #[inline(always)]
 pub const fn apply(stored: [u8; 2], change: &Change) -> [u8; 2] {
-    let mut sum = change.addresses.0;
-    if let Some(ports) = change.ports {
-        sum += ports.0;
-    }
+    let sum = change.total().0;
     // The upper half is the kernel's: with it a sum of zero cannot come out of the fold.
     let fresh = Sum(sum + !(u16::from_ne_bytes(stored) as u32) as u64).finish();
     match fresh {
