@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod packet;
+mod way;
 pub mod wire;
 
 pub mod checksum;
@@ -24,6 +25,7 @@ pub mod select;
 pub mod answer;
 pub mod errors;
 pub mod rewrite;
+pub mod unfinished;
 
 pub mod pipeline;
 pub mod sockets;
@@ -42,3 +44,5 @@ pub mod host;
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod service;

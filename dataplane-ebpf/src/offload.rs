@@ -161,7 +161,7 @@ mod tests {
     }
 
     /// `inet_proto_csum_replace_by_diff` of the kernel, behind `bpf_l4_csum_replace`.
-    fn helper(buffer: &mut Buffer, sum: Sum, pseudo: Pseudo, optional: bool) {
+    fn kernel_replace(buffer: &mut Buffer, sum: Sum, pseudo: Pseudo, optional: bool) {
         let stored = buffer.field();
         if optional && stored == [0, 0] {
             return;
@@ -230,7 +230,7 @@ mod tests {
         let ports = ports.then(|| Sum::ZERO.replace32(word(&old), word(&new)));
         let change = Change { addresses, ports, optional, v6 };
         fix(&mut after, FIELD, &change, |buffer, sum, pseudo| {
-            helper(buffer, sum, pseudo, optional);
+            kernel_replace(buffer, sum, pseudo, optional);
             Some(())
         })
         .unwrap();

@@ -20,8 +20,38 @@ use super::maps;
 
 /// Errno of an update whose key is taken.
 const EEXIST: i32 = -17;
+/// What an insert returns otherwise.
+const DONE: i32 = 0;
+const FULL: i32 = -12;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+macro_rules! stores {
+    ($($store:ident, $len:literal, $flows:ident, $draft:ident;)+) => {$(
+        /// Enter the draft under `key`: [`DONE`] or an errno.
+        ///
+        /// A second time if the map was in other hands (`EBUSY`) or had just given away its last free
+        /// entry (`ENOMEM`): an LRU map evicts on the way. A function of its own, for the stack.
+        #[inline(never)]
+        fn $store(key: &FlowKey<$len>, flags: u64) -> i32 {
+            for _ in 0..2 {
+                let Some(draft) = maps::$draft.get_ptr_mut(0) else { return EEXIST };
+                // SAFETY: this CPU's own value; the caller has written it and looks away.
+                match maps::$flows.insert(key, unsafe { &*draft }, flags) {
+                    Ok(()) => return DONE,
+                    Err(EEXIST) => return EEXIST,
+                    Err(_) => {}
+                }
+            }
+            FULL
+        }
+    )+};
+}
+
+stores! {
+    store4, 4, FLOWS4, DRAFT4;
+    store6, 16, FLOWS6, DRAFT6;
+}
 
 /// A key on the stack, where the kernel takes 8 bytes at a time only if they are aligned.
 #[repr(C, align(8))]
@@ -115,7 +145,7 @@ fn load(word: &[u8; 4]) -> [u8; 4] {
 }
 
 macro_rules! tables {
-    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident, $words:ident) => {
+    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $store:ident, $masquerade:ident, $route:ident, $words:ident) => {
         impl Tables<$len> for Maps {
             type Entry = *mut Flow<$len>;
 
@@ -234,12 +264,11 @@ macro_rules! tables {
             ) -> Insert {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return Insert::Full };
                 // SAFETY: this CPU's own value; nothing else uses it until the insert below.
-                let flow = unsafe { &mut *draft };
-                *flow = origin.flow(to);
-                match maps::$flows.insert(key, &*flow, BPF_NOEXIST.into()) {
-                    Ok(()) => Insert::Done,
-                    Err(EEXIST) => Insert::Taken,
-                    Err(_) => Insert::Full,
+                unsafe { *draft = origin.flow(to) };
+                match $store(key, BPF_NOEXIST.into()) {
+                    DONE => Insert::Done,
+                    EEXIST => Insert::Taken,
+                    _ => Insert::Full,
                 }
             }
 
@@ -247,9 +276,8 @@ macro_rules! tables {
             fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
                 // SAFETY: as for `insert_new`.
-                let flow = unsafe { &mut *draft };
-                *flow = origin.flow(to);
-                maps::$flows.insert(key, &*flow, BPF_ANY.into()).is_ok()
+                unsafe { *draft = origin.flow(to) };
+                $store(key, BPF_ANY.into()) == DONE
             }
 
             #[inline(always)]
@@ -274,6 +302,7 @@ tables!(
     NODE_ADDRESSES4,
     FLOWS4,
     DRAFT4,
+    store4,
     masquerade4,
     route4,
     words4
@@ -286,6 +315,7 @@ tables!(
     NODE_ADDRESSES6,
     FLOWS6,
     DRAFT6,
+    store6,
     masquerade6,
     route6,
     words6

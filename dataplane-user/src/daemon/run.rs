@@ -5,12 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time;
 
 use super::{
-    Settings, Shared,
-    feed::{self, Fed},
-    lock,
-    node::Facts,
-    settings::socket_path,
-    tell::Teller,
+    Settings, Shared, feed::Fed, lock, node::Facts, reading, settings::socket_path, tell::Teller,
 };
 use crate::{
     devices::{
@@ -114,14 +109,17 @@ impl Node {
         let maps = KernelMaps::from_pins(&self.pins.maps())?;
         let mut teller = Teller::new(facts(settings)?, maps, every)?;
         teller.tell(devices)?;
-        let events = feed::start(settings, teller.addresses(), self.shared.clone()).await?;
+        let started = reading::start(settings, teller.addresses(), self.shared.clone()).await?;
         let table = Fed::new(settings, self.shared.clone());
+        if let (Some(herald), Some(standing)) = (started.herald, table.standing()) {
+            tokio::spawn(herald.run(standing));
+        }
         tokio::spawn(health_check::run(health_check::Inputs {
             checks: table.health_checks(),
             addresses: teller.health_addresses(),
             shared: self.shared.clone(),
         }));
-        let needs = super::sync::spawn(table, &self.pins, events, self.shared.clone())?;
+        let needs = super::sync::spawn(table, &self.pins, started.events, self.shared.clone())?;
         tokio::spawn(teller.run(self.watch.devices(), needs));
         Ok(())
     }

@@ -26,13 +26,10 @@ impl Program {
     /// written again.
     pub fn observe(maps: &mut impl MapWriter) -> Result<Self, MapError> {
         let mut program = Self::new(maps.limits()?);
-        for (word, value) in maps.entries::<u32, u64>(names::GATE)? {
-            if value != 0 {
-                program.shared.gate.found(word, value);
-            }
+        for (word, value) in maps.filled::<u64>(names::GATE)? {
+            program.shared.gate.found(word, value);
         }
-        let mut lives: Lives = maps.entries(names::LIVE)?.into_iter().collect();
-        lives.retain(|_, live| live.id != 0);
+        let lives: Lives = maps.filled(names::LIVE)?.into_iter().collect();
         let shared = &mut program.shared;
         let in_maps = [names::FRONTENDS4, names::ENDPOINTS4, names::SOURCES4];
         observe_half(&mut program.v4, shared, &lives, InMaps::read(maps, in_maps)?);
@@ -79,12 +76,16 @@ impl<const N: usize> InMaps<N> {
         maps: &mut impl MapWriter,
         [frontends, endpoints, sources]: [&'static str; 3],
     ) -> Result<Self, MapError> {
-        let mut array: Vec<(u32, Endpoint<N>)> = maps.entries(endpoints)?;
-        array.sort_unstable_by_key(|(index, _)| *index);
+        let filled: Vec<(u32, Endpoint<N>)> = maps.filled(endpoints)?;
+        let len = filled.last().map_or(0, |(index, _)| *index as usize + 1);
+        let mut array = vec![Endpoint::new([0; N], 0, 0, EndpointId::NONE); len];
+        for (index, endpoint) in filled {
+            array[index as usize] = endpoint;
+        }
         let sources: Vec<(SourceKey<N>, u32)> = maps.entries(sources)?;
         Ok(Self {
             frontends: maps.entries(frontends)?,
-            endpoints: array.into_iter().map(|(_, endpoint)| endpoint).collect(),
+            endpoints: array,
             sources: sources.into_iter().map(|(source, _)| source).collect(),
         })
     }
