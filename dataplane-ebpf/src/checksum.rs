@@ -68,10 +68,9 @@ impl Sum {
 
     /// Folded into 32 bits, as the kernel's `__wsum`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "folded twice, so it fits")]
     pub const fn fold32(self) -> u32 {
-        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        ((once & 0xffff_ffff) + (once >> 32)) as u32
+        // Both halves added to each other: the lower sum carries into the upper one, as it has to.
+        (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32
     }
 
     /// Folded into the two bytes of a field.
@@ -135,10 +134,8 @@ pub const fn header(stored: [u8; 2], addresses: Sum, hops: bool) -> [u8; 2] {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "folded twice, so it fits")]
 const fn fold16(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]

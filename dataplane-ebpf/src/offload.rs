@@ -58,14 +58,14 @@ where
     helper(packet, change.addresses, Pseudo::Yes)?;
     let Some(ports) = change.ports else { return Some(()) };
     let addresses = Change { ports: None, ..*change };
-    let (whole, partial) = (checksum::apply(stored, &addresses), apply_partial(stored, change));
+    let (whole, fresh) = (checksum::apply(stored, &addresses), checksum::apply(stored, change));
     let field: &mut [u8; 2] = packet.window(offset)?;
-    if whole == partial {
-        // The addresses' sum stays, so both states look alike.
+    if *field == stored {
+        // The sum of the addresses stays, so both states look alike.
         return helper(packet, ports, Pseudo::No);
     }
     if *field == whole {
-        *field = checksum::apply(whole, &Change { addresses: ports, ..addresses });
+        *field = fresh;
     }
     Some(())
 }
