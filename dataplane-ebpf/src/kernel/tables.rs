@@ -14,7 +14,10 @@ use dataplane_common::{
     Affinity, AffinityKey, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link,
     SourceKey, Tuple, flow::tick,
 };
-use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
+use dataplane_ebpf::{
+    limit,
+    tables::{Insert, Node, Origin, Ports, Route, Tables},
+};
 
 use super::maps;
 
@@ -121,6 +124,20 @@ impl Node for Maps {
         let draft: &Affinity = draft;
         // A table that takes no entry costs the client its endpoint next time, not its connection.
         let _ = maps::AFFINITY.insert(key, draft, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn may_answer(&mut self) -> bool {
+        if maps::ANSWERS_UNLIMITED.load() != 0 {
+            return true;
+        }
+        let Some(paid) = maps::ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's own value, aligned and alive for the whole program run.
+        let paid_ns = unsafe { *paid };
+        let Some(more_ns) = limit::one_more(paid_ns, self.now_ns()) else { return false };
+        // SAFETY: as above.
+        unsafe { *paid = more_ns };
+        true
     }
 
     #[inline(always)]
