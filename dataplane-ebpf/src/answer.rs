@@ -134,8 +134,9 @@ where
     }
 }
 
+/// Sum over what TCP and UDP checksums cover beside their packet.
 #[inline(always)]
-fn pseudo_header<const N: usize>(tuple: &Tuple<N>, protocol: u8, len: u16) -> Sum {
+pub(crate) fn pseudo_header<const N: usize>(tuple: &Tuple<N>, protocol: u8, len: u16) -> Sum {
     Sum::ZERO
         .add(&tuple.src)
         .add(&tuple.dst)
@@ -255,3 +256,6 @@ impl Refuse<V6> for [u8; V6] {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod packet;
+mod way;
 pub mod wire;
 
 pub mod checksum;
 pub mod crc32c;
 pub mod headers;
+pub mod offload;
 
 pub mod tables;
 
@@ -23,6 +25,7 @@ pub mod select;
 pub mod answer;
 pub mod errors;
 pub mod rewrite;
+pub mod unfinished;
 
 pub mod pipeline;
 pub mod sockets;
@@ -41,3 +44,5 @@ pub mod host;
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod service;

@@ -73,14 +73,34 @@ pub struct Client<const N: usize> {
 
 /// The endpoint of a new flow.
 ///
-/// Aligned for the kernel, which takes 8 bytes of its stack at a time only where they are aligned.
+/// Laid out for the kernel, which takes 8 bytes of its stack at a time only where they are aligned:
+/// the compiler copies an endpoint's last 8 bytes as one.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen<const N: usize> {
-    /// The endpoint.
-    pub endpoint: Endpoint<N>,
+    /// The endpoint's port, in the machine's order.
+    pub port: u16,
+    /// The endpoint's flags.
+    pub endpoint_flags: u16,
+    /// The endpoint's identity.
+    pub id: EndpointId,
+    /// The endpoint's address.
+    pub addr: [u8; N],
     /// Flags of [`Flow`]: the view, and whether session affinity chose.
     pub flags: u32,
+}
+
+impl<const N: usize> Chosen<N> {
+    #[inline(always)]
+    const fn new(endpoint: &Endpoint<N>, flags: u32) -> Self {
+        Self {
+            port: endpoint.port(),
+            endpoint_flags: endpoint.flags(),
+            id: endpoint.id(),
+            addr: endpoint.addr(),
+            flags,
+        }
+    }
 }
 
 /// Why a client gets no endpoint.
@@ -120,7 +140,7 @@ where
         return stay(tables, frontend, view, client, slot);
     }
     let endpoint = tables.endpoint(slot).ok_or(Denied::Drop(Reason::NoSuchEndpoint))?;
-    Ok(Chosen { endpoint, flags: view.live() << Flow::<N>::VIEWS_SHIFT })
+    Ok(Chosen::new(&endpoint, view.live() << Flow::<N>::VIEWS_SHIFT))
 }
 
 /// The endpoint that the client had last time while that serves it, else that in `slot` from now on.
@@ -145,9 +165,13 @@ where
         && let Some(addr) = Ip::narrowed(&last.addr)
     {
         tables.refresh(&key, now_ns);
-        let (port, id) = (u16::from_be_bytes(last.port), EndpointId::from_bits(last.endpoint));
-        let endpoint = Endpoint::new(addr, port, last.flags, id);
-        return Ok(Chosen { endpoint, flags: flags | Flow::<N>::AFFINE });
+        return Ok(Chosen {
+            port: u16::from_be_bytes(last.port),
+            endpoint_flags: last.flags,
+            id: EndpointId::from_bits(last.endpoint),
+            addr,
+            flags: flags | Flow::<N>::AFFINE,
+        });
     }
     let endpoint = tables.endpoint(slot).ok_or(Denied::Drop(Reason::NoSuchEndpoint))?;
     let next = Affinity {
@@ -158,7 +182,7 @@ where
         endpoint: endpoint.id().to_bits(),
     };
     tables.stay(&key, &next);
-    Ok(Chosen { endpoint, flags })
+    Ok(Chosen::new(&endpoint, flags))
 }
 
 /// Hash of both ends: the same flow always gets the same number, on every node.

@@ -1,5 +1,8 @@
 //! What the socket hooks do: send a socket to an endpoint, and let it believe it talks to the frontend.
 
+#[cfg(test)]
+mod tests;
+
 use dataplane_common::{
     AffinityKey, Config, EndpointId, Flow, Frontend, Peer, PeerKey, Reason, TCP, UDP, gate,
     unmapped,
@@ -256,8 +259,9 @@ where
         Err(Miss::NotAService) => return Choice::none(Kind::Keep, Reason::NotAService),
         Err(Miss::Unmapped) => return Choice::none(Kind::Refuse, Reason::Refused),
     };
-    // Here the source is not known yet: TC checks it, and makes it the node's.
-    let needs_source = Frontend::MASQUERADE_INSIDE | Frontend::SOURCE_RANGES;
+    // Here the source is not known yet: TC checks it, makes it the node's, or tells the client by it
+    // as on every other way to the service.
+    let needs_source = Frontend::MASQUERADE_INSIDE | Frontend::SOURCE_RANGES | Frontend::AFFINITY;
     if place.is_pod_with_link && frontend.flags & needs_source != 0 {
         return Choice::none(Kind::Keep, Reason::LeftToPodLink);
     }
@@ -268,12 +272,10 @@ where
     };
     match select::choose(sockets, &frontend, &View::of(&frontend, Scope::Inside), &client) {
         Ok(chosen) => {
-            let endpoint = &chosen.endpoint;
-            let name =
-                Name { addr: endpoint.addr().widened(), port: endpoint.port().to_be_bytes() };
+            let name = Name { addr: chosen.addr.widened(), port: chosen.port.to_be_bytes() };
             #[expect(clippy::cast_possible_truncation, reason = "two bits")]
             let views = Flow::<N>::views(chosen.flags) as u16;
-            let identity = Identity { endpoint: endpoint.id().to_bits(), views };
+            let identity = Identity { endpoint: chosen.id.to_bits(), views };
             Choice { kind: Kind::Replace, reason: Reason::New, endpoint: name, identity }
         }
         Err(Denied::Refuse) => Choice::none(Kind::Refuse, Reason::Refused),

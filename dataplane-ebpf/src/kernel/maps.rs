@@ -73,10 +73,6 @@ pub(super) static DRAFT_AFFINITY: PerCpuArray<Affinity> = PerCpuArray::with_max_
 #[map]
 pub(super) static DRAFT_ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);
 
-/// A word that a program writes and reads back (see `Packet::forget`).
-#[map]
-pub(super) static SCRATCH: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
 /// Count one packet or call.
 #[inline(always)]
 pub(super) fn count(hook: Hook, reason: u32) {

@@ -20,8 +20,38 @@ use super::maps;
 
 /// Errno of an update whose key is taken.
 const EEXIST: i32 = -17;
+/// What an insert returns otherwise.
+const DONE: i32 = 0;
+const FULL: i32 = -12;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+macro_rules! stores {
+    ($($store:ident, $len:literal, $flows:ident, $draft:ident;)+) => {$(
+        /// Enter the draft under `key`: [`DONE`] or an errno.
+        ///
+        /// A second time if the map was in other hands (`EBUSY`) or had just given away its last free
+        /// entry (`ENOMEM`): an LRU map evicts on the way. A function of its own, for the stack.
+        #[inline(never)]
+        fn $store(key: &FlowKey<$len>, flags: u64) -> i32 {
+            for _ in 0..2 {
+                let Some(draft) = maps::$draft.get_ptr_mut(0) else { return EEXIST };
+                // SAFETY: this CPU's own value; the caller has written it and looks away.
+                match maps::$flows.insert(key, unsafe { &*draft }, flags) {
+                    Ok(()) => return DONE,
+                    Err(EEXIST) => return EEXIST,
+                    Err(_) => {}
+                }
+            }
+            FULL
+        }
+    )+};
+}
+
+stores! {
+    store4, 4, FLOWS4, DRAFT4;
+    store6, 16, FLOWS6, DRAFT6;
+}
 
 /// A key on the stack, where the kernel takes 8 bytes at a time only if they are aligned.
 #[repr(C, align(8))]
@@ -104,8 +134,18 @@ impl Node for Maps {
     }
 }
 
+/// A word of an endpoint.
+///
+/// Volatile: otherwise the compiler copies the words two at a time to any place on the stack, and the
+/// verifier allows that only where they are aligned.
+#[inline(always)]
+fn load(word: &[u8; 4]) -> [u8; 4] {
+    // SAFETY: a reference is readable, and map values are aligned to 4 bytes at least.
+    unsafe { core::ptr::from_ref(word).cast::<u32>().read_volatile() }.to_ne_bytes()
+}
+
 macro_rules! tables {
-    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident) => {
+    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $store:ident, $masquerade:ident, $route:ident, $words:ident) => {
         impl Tables<$len> for Maps {
             type Entry = *mut Flow<$len>;
 
@@ -119,7 +159,20 @@ macro_rules! tables {
 
             #[inline(always)]
             fn endpoint(&self, slot: u32) -> Option<Endpoint<$len>> {
-                maps::$endpoints.get(slot).copied()
+                let words = maps::$endpoints.get_ptr(slot)?.cast::<[[u8; 4]; ($len + 8) / 4]>();
+                // SAFETY: an endpoint of this family is so many words, plain bytes in a map value
+                // that stays readable until the run ends.
+                let words = unsafe { &*words };
+                let mut addr = [[0; 4]; $len / 4];
+                for (number, word) in addr.iter_mut().enumerate() {
+                    *word = load(&words[number]);
+                }
+                let [p0, p1, f0, f1] = load(&words[$len / 4]);
+                let id = EndpointId::from_bits(u32::from_ne_bytes(load(&words[$len / 4 + 1])));
+                let (port, flags) = (u16::from_be_bytes([p0, p1]), u16::from_ne_bytes([f0, f1]));
+                let mut whole = [0; $len];
+                whole.copy_from_slice(addr.as_flattened());
+                Some(Endpoint::new(whole, port, flags, id))
             }
 
             #[inline(always)]
@@ -146,7 +199,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$len>) -> Option<*mut Flow<$len>> {
-                maps::$flows.get_ptr_mut(key)
+                maps::$flows.get_ptr_mut(&$words(key))
             }
 
             #[inline(always)]
@@ -211,12 +264,11 @@ macro_rules! tables {
             ) -> Insert {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return Insert::Full };
                 // SAFETY: this CPU's own value; nothing else uses it until the insert below.
-                let flow = unsafe { &mut *draft };
-                *flow = origin.flow(to);
-                match maps::$flows.insert(key, &*flow, BPF_NOEXIST.into()) {
-                    Ok(()) => Insert::Done,
-                    Err(EEXIST) => Insert::Taken,
-                    Err(_) => Insert::Full,
+                unsafe { *draft = origin.flow(to) };
+                match $store(key, BPF_NOEXIST.into()) {
+                    DONE => Insert::Done,
+                    EEXIST => Insert::Taken,
+                    _ => Insert::Full,
                 }
             }
 
@@ -224,9 +276,8 @@ macro_rules! tables {
             fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
                 // SAFETY: as for `insert_new`.
-                let flow = unsafe { &mut *draft };
-                *flow = origin.flow(to);
-                maps::$flows.insert(key, &*flow, BPF_ANY.into()).is_ok()
+                unsafe { *draft = origin.flow(to) };
+                $store(key, BPF_ANY.into()) == DONE
             }
 
             #[inline(always)]
@@ -243,8 +294,62 @@ macro_rules! tables {
     };
 }
 
-tables!(4, SOURCES4, FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4, DRAFT4, masquerade4, route4);
-tables!(16, SOURCES6, FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6, DRAFT6, masquerade6, route6);
+tables!(
+    4,
+    SOURCES4,
+    FRONTENDS4,
+    ENDPOINTS4,
+    NODE_ADDRESSES4,
+    FLOWS4,
+    DRAFT4,
+    store4,
+    masquerade4,
+    route4,
+    words4
+);
+tables!(
+    16,
+    SOURCES6,
+    FRONTENDS6,
+    ENDPOINTS6,
+    NODE_ADDRESSES6,
+    FLOWS6,
+    DRAFT6,
+    store6,
+    masquerade6,
+    route6,
+    words6
+);
+
+/// A key in whole words on the stack: loads of the kernel's hash that find the bytes of a word in
+/// several stores have to wait for all of them.
+#[inline(always)]
+const fn words4(key: &FlowKey<4>) -> FlowKey<4> {
+    let Tuple { src, dst, .. } = key.tuple();
+    let ends = u32::from_ne_bytes(src) as u64 | (u32::from_ne_bytes(dst) as u64) << 32;
+    // SAFETY: 16 bytes, any of which a key may have; the order is that of its fields.
+    unsafe { core::mem::transmute::<[u64; 2], FlowKey<4>>([ends, rest(&key.tuple(), key)]) }
+}
+
+/// As [`words4`].
+#[inline(always)]
+const fn words6(key: &FlowKey<16>) -> FlowKey<16> {
+    let Tuple { src, dst, .. } = key.tuple();
+    let [src, dst] = [u128::from_ne_bytes(src), u128::from_ne_bytes(dst)];
+    let words =
+        [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, rest(&key.tuple(), key)];
+    // SAFETY: 40 bytes; as for `words4`.
+    unsafe { core::mem::transmute::<[u64; 5], FlowKey<16>>(words) }
+}
+
+/// What follows the addresses: ports, protocol, direction and padding.
+#[inline(always)]
+const fn rest<const N: usize>(tuple: &Tuple<N>, key: &FlowKey<N>) -> u64 {
+    u16::from_ne_bytes(tuple.src_port) as u64
+        | (u16::from_ne_bytes(tuple.dst_port) as u64) << 16
+        | (key.protocol() as u64) << 32
+        | (key.is_reply() as u64) << 40
+}
 
 #[inline(always)]
 fn route4(maps: &Maps, src: &[u8; 4], dst: &[u8; 4]) -> Route {

@@ -1,11 +1,12 @@
 //! The loaded programs and the packet library on the host do the same to the same packets.
 
+mod world;
+
 use std::collections::BTreeMap;
 
 use bench::{frame::Spec, rig::Rig};
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Hook, Live, SCTP, Slots,
-    TCP, Tuple, UDP, flow::tick, names,
+    Affinity, AffinityKey, Flow, FlowKey, Hook, Reason, SCTP, TCP, Tuple, UDP, flow::tick, names,
 };
 use dataplane_ebpf::{
     host::{Family, Frame, HostTables},
@@ -18,6 +19,10 @@ use proptest::{
     prelude::{Rng as _, RngExt as _},
     test_runner::{RngAlgorithm, TestRng},
 };
+use world::{
+    AFFINITY_S, Addresses, NODE_PORT, NODES, OUTSIDE, PODS, PORT, SERVICES, SERVICES_COUNT,
+    SOURCE_PORTS, turn,
+};
 
 /// Packets in one run; the issue asks for 100,000.
 const PACKETS: u32 = 120_000;
@@ -26,30 +31,30 @@ const ROUND: u32 = 400;
 /// Shorter packets may end inside their IP header.
 const ETHERNET_AND_IPV6_LEN: usize = 54;
 const FLOWS_MAX: u32 = 1 << 16;
-const SOURCE_PORTS: (u16, u16) = (1024, 28_976);
-
-/// Addresses of one family by their role.
-trait Addresses<const N: usize> {
-    /// The `number`th address in the block `block`.
-    fn addr(block: u8, number: u8) -> [u8; N];
-}
-
-impl Addresses<4> for Family<4> {
-    fn addr(block: u8, number: u8) -> [u8; 4] {
-        [10, block, 0, number]
-    }
-}
-
-impl Addresses<16> for Family<16> {
-    fn addr(block: u8, number: u8) -> [u8; 16] {
-        [0xfd, 0, 0, 0, 0, 0, 0, block, 0, 0, 0, 0, 0, 0, 0, number]
-    }
-}
-
-const SERVICES: u8 = 96;
-const PODS: u8 = 244;
-const NODES: u8 = 77;
-const OUTSIDE: u8 = 9;
+/// How some packets must have ended, or the run has shown too little.
+const ENDS: &[(Hook, Reason)] = &[
+    (Hook::PodIngress, Reason::New),
+    (Hook::PodIngress, Reason::Established),
+    (Hook::PodIngress, Reason::Reply),
+    (Hook::PodIngress, Reason::Reselected),
+    (Hook::PodIngress, Reason::Refused),
+    (Hook::PodIngress, Reason::NoLocalEndpoint),
+    (Hook::PodIngress, Reason::SourceNotAllowed),
+    (Hook::PodIngress, Reason::HopLimit),
+    (Hook::NicIngress, Reason::New),
+    (Hook::NicIngress, Reason::Reselected),
+    (Hook::NicIngress, Reason::Refused),
+    (Hook::NicIngress, Reason::NoLocalEndpoint),
+    (Hook::NicIngress, Reason::SourceNotAllowed),
+    (Hook::NicXdp, Reason::New),
+    (Hook::NicXdp, Reason::Established),
+    (Hook::NicXdp, Reason::LeftToTc),
+    (Hook::NicXdp, Reason::NoLocalEndpoint),
+    (Hook::NicXdp, Reason::SourceNotAllowed),
+    (Hook::NicEgress, Reason::Reply),
+    (Hook::PodEgress, Reason::Reply),
+    (Hook::PodIngress, Reason::IcmpError),
+];
 
 fn rng(seed: u64) -> TestRng {
     let mut bytes = [0; 32];
@@ -59,69 +64,6 @@ fn rng(seed: u64) -> TestRng {
 
 fn pick<T: Copy>(rng: &mut TestRng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
-}
-
-/// Five services per family: two endpoints, five, none, a NodePort, a NodePort with a host endpoint.
-fn fill<const N: usize>(family: &mut Family<N>, live: &mut BTreeMap<u32, Live>, first: u32)
-where
-    Family<N>: Addresses<N>,
-{
-    let counts = [2u32, 5, 0, 3, 1];
-    let mut slot = 0;
-    for (number, count) in (1u8..).zip(counts) {
-        let flags = if number > 3 { Frontend::MASQUERADE_INSIDE } else { 0 };
-        let frontend = Frontend {
-            inside: Slots { base: slot, count },
-            flags,
-            service: u32::from(number) + first,
-            ..Frontend::default()
-        };
-        for protocol in [TCP, UDP, SCTP] {
-            let key = if number > 3 {
-                FrontendKey::any_node_address(30_000 + u16::from(number), protocol)
-            } else {
-                FrontendKey::new(Family::<N>::addr(SERVICES, number), 80, protocol)
-            };
-            family.frontends.insert(key, frontend);
-        }
-        for _ in 0..count {
-            let id = EndpointId::new(first + slot + 1, 3);
-            let flags = if number == 5 { Endpoint::<N>::HOST } else { 0 };
-            let addr = Family::<N>::addr(PODS, u8::try_from(slot + 1).unwrap());
-            let endpoint = Endpoint::new(addr, 8000 + u16::try_from(slot).unwrap(), flags, id);
-            family.endpoints.insert(slot, endpoint);
-            live.insert(id.index(), Live { id: id.to_bits(), views: Live::CLUSTER });
-            slot += 1;
-        }
-    }
-    family.endpoints_max = names::ENDPOINTS_MAX;
-    family.flows_max = usize::MAX;
-    family.node_addresses.extend([Family::<N>::addr(NODES, 1), Family::<N>::addr(NODES, 2)]);
-}
-
-fn tables(rig: &Rig) -> HostTables {
-    let mut tables = HostTables {
-        config: Some(Config {
-            masquerade4: Family::<4>::addr(NODES, 1),
-            masquerade6: Family::<16>::addr(NODES, 1),
-            source_port_min: SOURCE_PORTS.0,
-            source_port_count: SOURCE_PORTS.1,
-            node_port_min: 30_000,
-            node_port_max: 32_767,
-            flags: Config::NIC_REPLIES,
-            ..Config::default()
-        }),
-        ..HostTables::default()
-    };
-    fill(&mut tables.v4, &mut tables.live, 0);
-    fill(&mut tables.v6, &mut tables.live, 100);
-    for number in 1..=3 {
-        tables.open_gate(&Family::<4>::addr(SERVICES, number));
-        tables.open_gate(&Family::<16>::addr(SERVICES, number));
-    }
-    tables.v4.route = Some(rig.route());
-    tables.v6.route = Some(rig.route());
-    tables
 }
 
 /// A packet: of a known flow, to a service, or to nowhere; then perhaps damaged.
@@ -197,16 +139,23 @@ where
     Family<N>: Addresses<N>,
 {
     let src = pick(rng, &[PODS, PODS, OUTSIDE]);
-    let (block, port) = match rng.random_range(0..8) {
-        0..=2 => (SERVICES, 80),
-        3 => (SERVICES, rng.random_range(79..82)),
-        4 | 5 => (NODES, rng.random_range(30_003..30_007)),
-        6 => (NODES, rng.random_range(SOURCE_PORTS.0..SOURCE_PORTS.0 + SOURCE_PORTS.1)),
-        _ => (OUTSIDE, rng.random_range(1..u16::MAX)),
+    let service = rng.random_range(0..SERVICES_COUNT);
+    let node_port = NODE_PORT + u16::from(service);
+    let addr = Family::<N>::addr;
+    let (dst, port) = match rng.random_range(0..12) {
+        0..=4 => (addr(SERVICES, service), PORT),
+        5 => (addr(SERVICES, service), rng.random_range(79..82)),
+        6..=8 => (addr(NODES, rng.random_range(1..4)), node_port),
+        9 => {
+            let port = rng.random_range(SOURCE_PORTS.0..SOURCE_PORTS.0 + SOURCE_PORTS.1);
+            (addr(NODES, rng.random_range(1..4)), port)
+        }
+        10 => (Family::<N>::LOOPBACK, pick(rng, &[PORT, node_port])),
+        _ => (addr(OUTSIDE, rng.random_range(1..6)), rng.random_range(1..u16::MAX)),
     };
     Tuple {
-        src: Family::<N>::addr(src, rng.random_range(1..12)),
-        dst: Family::<N>::addr(block, rng.random_range(1..6)),
+        src: addr(src, rng.random_range(1..12)),
+        dst,
         src_port: rng.random_range(33_000u16..33_010).to_be_bytes(),
         dst_port: port.to_be_bytes(),
     }
@@ -255,10 +204,10 @@ fn action(hook: Hook, verdict: Verdict) -> u32 {
     }
 }
 
-fn monotonic_tick() -> u32 {
+fn monotonic_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
     let seconds = u64::try_from(now.tv_sec()).unwrap();
-    tick(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap())
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap()
 }
 
 fn compare<const N: usize>(rig: &mut Rig, map: &'static str, family: &Family<N>) {
@@ -272,17 +221,23 @@ fn compare<const N: usize>(rig: &mut Rig, map: &'static str, family: &Family<N>)
     assert_eq!(timeless(&kernel), timeless(&family.flows), "{map}");
 }
 
-/// An endpoint leaves or comes back: its block stays, its identity changes.
-fn churn(rng: &mut TestRng, tables: &mut HostTables) {
-    let indexes: Vec<u32> = tables.live.keys().copied().collect();
-    let index = pick(rng, &indexes);
-    let id = tables.live[&index];
-    let other = if id.id == 0 {
-        Live { id: EndpointId::new(index, 3).to_bits(), views: Live::CLUSTER }
-    } else {
-        Live::default()
+/// Clients and their endpoints; of the time only whether it is that of this run.
+fn compare_affinity(rig: &mut Rig, host: &HostTables, began_ns: u64) {
+    let kernel: BTreeMap<AffinityKey, Affinity> =
+        rig.maps.entries(names::AFFINITY).unwrap().into_iter().collect();
+    let timeless = |clients: &BTreeMap<AffinityKey, Affinity>| -> BTreeMap<AffinityKey, Affinity> {
+        let without = |client: &Affinity| Affinity {
+            last_ns: u64::from(client.last_ns >= began_ns),
+            ..*client
+        };
+        clients.iter().map(|(key, client)| (*key, without(client))).collect()
     };
-    tables.live.insert(index, other);
+    assert_eq!(timeless(&kernel), timeless(&host.affinity), "{}", names::AFFINITY);
+}
+
+/// How many flows have their endpoint by session affinity.
+fn affine<const N: usize>(family: &Family<N>) -> usize {
+    family.flows.values().filter(|flow| flow.flags & Flow::<N>::AFFINE != 0).count()
 }
 
 #[test]
@@ -291,20 +246,24 @@ fn kernel_and_host_agree_on_every_packet() {
         return skip::say_skipped("kernel_and_host_agree_on_every_packet", reason);
     }
     let mut rig = Rig::new(FLOWS_MAX).unwrap();
-    let mut host = tables(&rig);
+    let mut host = world::tables(&rig);
+    let mut began_ns = monotonic_ns();
+    assert!(began_ns > u64::from(AFFINITY_S) * 1_000_000_000, "the machine has just started");
     rig.install(&host).unwrap();
     let mut rng = rng(0x6861_7368);
     let hooks =
         [Hook::PodIngress, Hook::PodEgress, Hook::NicIngress, Hook::NicEgress, Hook::NicXdp];
     let mut verdicts: BTreeMap<String, u32> = BTreeMap::new();
-    let mut not_run = 0;
+    let (mut not_run, mut stayed) = (0, 0);
     for number in 0..PACKETS {
         if number % ROUND == 0 {
             compare(&mut rig, names::FLOWS4, &host.v4);
             compare(&mut rig, names::FLOWS6, &host.v6);
-            host.v4.flows.clear();
-            host.v6.flows.clear();
-            churn(&mut rng, &mut host);
+            compare_affinity(&mut rig, &host, began_ns);
+            stayed += affine(&host.v4) + affine(&host.v6);
+            began_ns = monotonic_ns();
+            host.now_ns = began_ns - 1;
+            turn(&mut rng, &mut host);
             rig.install(&host).unwrap();
         }
         let hook = pick(&mut rng, &hooks);
@@ -313,7 +272,8 @@ fn kernel_and_host_agree_on_every_packet() {
         } else {
             packet::<16>(&mut rng, &host.v6)
         };
-        host.now = monotonic_tick();
+        host.now_ns = monotonic_ns();
+        host.now = tick(host.now_ns);
         let kernel = match rig.run(hook, &bytes) {
             Ok(outcome) => outcome,
             // The kernel itself runs no program on a packet that ends inside its IP header.
@@ -340,16 +300,9 @@ fn kernel_and_host_agree_on_every_packet() {
     }
     println!("{} packets, 0 differences: {verdicts:#?}", PACKETS - not_run);
     assert!(PACKETS - not_run >= 100_000);
-    for reason in [
-        "New",
-        "Established",
-        "Reply",
-        "Reselected",
-        "Refused",
-        "LeftToTc",
-        "HopLimit",
-        "IcmpError",
-    ] {
-        assert!(verdicts.keys().any(|key| key.ends_with(reason)), "no packet ended as {reason}");
+    for (hook, reason) in ENDS {
+        let end = format!("{} {reason:?}", hook.name());
+        assert!(verdicts.contains_key(&end), "no packet ended as {end}");
     }
+    assert!(stayed > 200, "only {stayed} flows had their endpoint by session affinity");
 }
