@@ -156,6 +156,7 @@ impl Node for Maps {
 /// Volatile: otherwise the compiler copies the words two at a time to any place on the stack, and the
 /// verifier allows that only where they are aligned.
 #[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "the words of map values are aligned")]
 fn load(word: &[u8; 4]) -> [u8; 4] {
     // SAFETY: a reference is readable, and map values are aligned to 4 bytes at least.
     unsafe { core::ptr::from_ref(word).cast::<u32>().read_volatile() }.to_ne_bytes()
