@@ -55,6 +55,8 @@ pub(crate) enum Xdp {
     Auto,
     /// In the driver, on a veth pair too.
     Driver,
+    /// In the driver but not on a veth pair; where that fails, in the network stack.
+    Generic,
     /// Not at all.
     Off,
 }
@@ -256,6 +258,7 @@ impl From<Xdp> for attach::Xdp {
         match xdp {
             Xdp::Auto => Self::Auto,
             Xdp::Driver => Self::Driver,
+            Xdp::Generic => Self::Generic,
             Xdp::Off => Self::Off,
         }
     }

@@ -61,8 +61,10 @@ pub const POD_EGRESS: &str = "pod_egress";
 pub const NIC_INGRESS: &str = "nic_ingress";
 /// TC program on a NIC, packets to outside.
 pub const NIC_EGRESS: &str = "nic_egress";
-/// XDP program on a NIC.
+/// XDP program on a NIC, in its driver.
 pub const NIC_XDP: &str = "nic_xdp";
+/// The same in the network stack, for NICs whose drivers have no XDP.
+pub const NIC_XDP_GENERIC: &str = "nic_xdp_generic";
 /// The socket hooks.
 pub const SOCKETS: [&str; 8] = [
     "connect4",

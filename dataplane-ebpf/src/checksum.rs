@@ -68,10 +68,15 @@ impl Sum {
 
     /// Folded into 32 bits, as the kernel's `__wsum`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "folded twice, so it fits")]
     pub const fn fold32(self) -> u32 {
-        let once = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        ((once & 0xffff_ffff) + (once >> 32)) as u32
+        // Both halves added to each other: the lower sum carries into the upper one, as it has to.
+        (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32
+    }
+
+    /// Folded into the two bytes of a field.
+    #[inline(always)]
+    pub const fn folded(self) -> [u8; 2] {
+        fold16(self.fold32()).to_ne_bytes()
     }
 
     /// The checksum field of a header whose other bytes are summed here.
@@ -94,13 +99,21 @@ pub struct Change {
     pub v6: bool,
 }
 
+impl Change {
+    /// Of addresses and ports.
+    #[inline(always)]
+    pub const fn total(&self) -> Sum {
+        match self.ports {
+            Some(ports) => self.addresses.plus(ports),
+            None => self.addresses,
+        }
+    }
+}
+
 /// The stored checksum after `change`.
 #[inline(always)]
 pub const fn apply(stored: [u8; 2], change: &Change) -> [u8; 2] {
-    let mut sum = change.addresses.0;
-    if let Some(ports) = change.ports {
-        sum += ports.0;
-    }
+    let sum = change.total().0;
     // The upper half is the kernel's: with it a sum of zero cannot come out of the fold.
     let fresh = Sum(sum + !(u16::from_ne_bytes(stored) as u32) as u64).finish();
     match fresh {
@@ -121,10 +134,8 @@ pub const fn header(stored: [u8; 2], addresses: Sum, hops: bool) -> [u8; 2] {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "folded twice, so it fits")]
 const fn fold16(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn continues<const N: usize, T: Tables<N>>(
     }
 }
 
-/// Note a packet of a flow: when, and what it says about the connection.
+/// Note a packet of a flow in the tick `now`: when, and what it says about the connection.
 #[inline(always)]
 pub fn follow<const N: usize, T: Tables<N>>(
     tables: &mut T,
@@ -39,8 +39,8 @@ pub fn follow<const N: usize, T: Tables<N>>(
     entry: T::Entry,
     to: &Tuple<N>,
     headers: &Headers<N>,
+    now: u32,
 ) {
-    let now = tables.now();
     if tables.seen(entry) != now {
         tables.set_seen(entry, now);
     }
@@ -91,9 +91,20 @@ pub enum Obstacle {
     Full,
 }
 
+/// What was entered of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// Both directions.
+    Both,
+    /// Answers find their way; the next packet of the client chooses and enters the flow again.
+    Reply,
+}
+
 /// Enter both directions of a flow; `to` gets the source port that was free.
 ///
-/// The reply entry is the claim: whoever enters it first owns the source port.
+/// The reply entry is the claim: whoever enters it first owns the source port. It is also the one
+/// that cannot be made up for: a packet of the client finds its endpoint again by its hash, and its
+/// source port by its own claim.
 #[inline(always)]
 pub fn begin<const N: usize, T: Tables<N>>(
     tables: &mut T,
@@ -101,7 +112,7 @@ pub fn begin<const N: usize, T: Tables<N>>(
     headers: &Headers<N>,
     to: &mut Tuple<N>,
     origin: &Origin,
-) -> Result<(), Obstacle> {
+) -> Result<Entered, Obstacle> {
     let key = FlowKey::forward(headers.tuple, headers.protocol);
     let count = u32::from(ports.source_count);
     let mut offset = select::mix(select::hash(&headers.tuple, headers.protocol)) % count;
@@ -111,11 +122,8 @@ pub fn begin<const N: usize, T: Tables<N>>(
     for _ in 0..SOURCE_PORTS_TRIED {
         let reply = key.partner(to);
         match claim(tables, &reply, &headers.tuple.reversed(), origin) {
-            Insert::Done if tables.insert(&key, to, origin) => return Ok(()),
-            Insert::Done => {
-                tables.remove(&reply);
-                return Err(Obstacle::Full);
-            }
+            Insert::Done if tables.insert(&key, to, origin) => return Ok(Entered::Both),
+            Insert::Done => return Ok(Entered::Reply),
             Insert::Full => return Err(Obstacle::Full),
             Insert::Taken => {}
         }
@@ -160,3 +168,8 @@ pub const fn translated<const N: usize>(
 ) -> Tuple<N> {
     Tuple { src, dst, src_port: tuple.src_port, dst_port: dst_port.to_be_bytes() }
 }
+
+#[cfg(test)]
+mod full_tests;
+#[cfg(test)]
+mod tests;

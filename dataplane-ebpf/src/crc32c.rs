@@ -1,4 +1,4 @@
-//! The CRC32c of SCTP (RFC 9260, appendix A), changed in place when the ports change.
+//! The checksum of SCTP, CRC-32C (RFC 9260, appendix A), changed in place when the ports change.
 //!
 //! A CRC is linear: when bits of a packet change, its CRC changes by the CRC of these bits alone,
 //! whatever the other bytes are. So nothing behind the ports is read. What a change of the first
@@ -39,6 +39,7 @@ pub fn shift(change: u32, len: u32) -> u32 {
     change
 }
 
+#[expect(clippy::large_stack_arrays, reason = "the compiler runs it")]
 const fn shifts() -> [[Products; 16]; 4] {
     let mut shifts = [[[[0; 16]; 8]; 16]; 4];
     let mut unit = BYTE;
@@ -59,18 +60,19 @@ const fn shifts() -> [[Products; 16]; 4] {
 
 const fn products(factor: u32) -> Products {
     let mut products = [[0; 16]; 8];
-    let mut nibble = 0;
+    let (mut nibble, mut shift) = (0, 0);
     while nibble < 8 {
-        let mut value = 1;
-        while value < 16 {
-            // All bits but the lowest, and the lowest.
-            let rest = value & (value - 1);
-            products[nibble][value] = if rest == 0 {
-                times(factor, (value as u32) << (4 * nibble))
-            } else {
-                products[nibble][rest] ^ products[nibble][value ^ rest]
-            };
-            value += 1;
+        // Each bit doubles the values that are there.
+        let mut known = 1;
+        while known < 16 {
+            let product = times(factor, 1 << shift);
+            let mut value = 0;
+            while value < known {
+                products[nibble][known + value] = products[nibble][value] ^ product;
+                value += 1;
+            }
+            known *= 2;
+            shift += 1;
         }
         nibble += 1;
     }

@@ -12,9 +12,10 @@ use crate::{
     checksum::{self, Change, Sum},
     headers::{self, Headers, L3},
     packet::Packet,
-    pipeline::{self, Verdict, Way},
+    pipeline::Verdict,
     rewrite::Address,
     tables::Tables,
+    way::{self, Way},
     wire::{
         icmp,
         ipv4::Ipv4,
@@ -112,14 +113,15 @@ where
         let (hops, protocol) = (quote.hops, quote.protocol);
         let headers =
             Headers { tuple: back, protocol, tcp_flags: 0, hops, l4: quote.l4, l4_len: 0 };
-        way = match pipeline::follow_link(tables, &headers, entry, &to) {
+        let now = tables.now();
+        way = match way::follow_link(tables, &headers, entry, &to, now) {
             Ok(route) => Way::by(route),
             Err(verdict) => return Some(verdict),
         };
     }
     way.forget(packet);
     rewrite(packet, &quote, &to, way.forwards())?;
-    Some(pipeline::go(packet, &way, Reason::IcmpError))
+    Some(way::go(packet, &way, Reason::IcmpError))
 }
 
 /// The direction of a flow that packets with the ends `back` belong to, where they pass by here.
@@ -295,4 +297,4 @@ impl Quoted<V6> for [u8; V6] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,9 @@ use crate::{
         ethernet::{self, Ethernet},
         ipv4::Ipv4,
         ipv6::{self, Ipv6},
-        sctp, tcp, udp,
+        sctp,
+        tcp::{self, Tcp},
+        udp::{self, Ports},
     },
 };
 
@@ -91,7 +93,8 @@ pub fn parse4<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V4>, Reason>
     let payload_len = ip.total_len().checked_sub(header_len).ok_or(Reason::Malformed)?;
     let (src, dst, protocol, hops) = (ip.src(), ip.dst(), ip.protocol(), ip.ttl());
     let l4 = L3 + header_len;
-    let (src_port, dst_port, tcp_flags) = parse_l4(packet, protocol, l4, payload_len)?;
+    let (ports, tcp_flags) = parse_l4(packet, protocol, l4, payload_len)?;
+    let (src_port, dst_port) = udp::split(ports);
     let tuple = Tuple { src, dst, src_port, dst_port };
     Ok(Headers::new(packet, tuple, [protocol, tcp_flags, hops], l4, payload_len))
 }
@@ -111,7 +114,8 @@ pub fn parse6<P: Packet + ?Sized>(packet: &mut P) -> Result<Headers<V6>, Reason>
     };
     let payload_len = payload_len.checked_sub(extensions_len).ok_or(Reason::Malformed)?;
     let l4 = L3 + ipv6::LEN + extensions_len;
-    let (src_port, dst_port, tcp_flags) = parse_l4(packet, protocol, l4, payload_len)?;
+    let (ports, tcp_flags) = parse_l4(packet, protocol, l4, payload_len)?;
+    let (src_port, dst_port) = udp::split(ports);
     let tuple = Tuple { src, dst, src_port, dst_port };
     Ok(Headers::new(packet, tuple, [protocol, tcp_flags, hops], l4, payload_len))
 }
@@ -149,37 +153,43 @@ fn parse_l4<P: Packet + ?Sized>(
     protocol: u8,
     l4: usize,
     payload_len: usize,
-) -> Result<([u8; 2], [u8; 2], u8), Reason> {
+) -> Result<(u32, u8), Reason> {
     match protocol {
         TCP => {
             let header: &mut [u8; tcp::LEN] = packet.window(l4).ok_or(Reason::Short)?;
             if payload_len < tcp::LEN {
                 return Err(Reason::Malformed);
             }
-            Ok(([header[0], header[1]], [header[2], header[3]], header[13]))
+            let flags = Tcp(header).flags();
+            Ok((ports(header), flags))
         }
         UDP => {
             let header: &mut [u8; udp::LEN] = packet.window(l4).ok_or(Reason::Short)?;
             if payload_len < udp::LEN {
                 return Err(Reason::Malformed);
             }
-            Ok(([header[0], header[1]], [header[2], header[3]], 0))
+            Ok((ports(header), 0))
         }
         SCTP => {
             let header: &mut [u8; sctp::LEN] = packet.window(l4).ok_or(Reason::Short)?;
-            let (src, dst) = ([header[0], header[1]], [header[2], header[3]]);
+            let both = ports(header);
             if payload_len < sctp::LEN {
                 return Err(Reason::Malformed);
             }
             if payload_len < sctp::LEN + sctp::CHUNK_LEN {
-                return Ok((src, dst, 0));
+                return Ok((both, 0));
             }
             let [chunk, ..]: [u8; sctp::CHUNK_LEN] =
                 *packet.window(l4 + sctp::LEN).ok_or(Reason::Short)?;
-            Ok((src, dst, sctp::as_tcp_flags(chunk)))
+            Ok((both, sctp::as_tcp_flags(chunk)))
         }
         _ => Err(Reason::NotTransport),
     }
+}
+
+#[inline(always)]
+fn ports(header: &mut [u8]) -> u32 {
+    header.first_chunk_mut().map_or(0, |ports| Ports(ports).both())
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod packet;
+mod way;
 pub mod wire;
 
 pub mod checksum;
 pub mod crc32c;
 pub mod headers;
+pub mod offload;
 
 pub mod tables;
 
@@ -22,7 +24,9 @@ pub mod select;
 
 pub mod answer;
 pub mod errors;
+pub mod limit;
 pub mod rewrite;
+pub mod unfinished;
 
 pub mod pipeline;
 pub mod sockets;

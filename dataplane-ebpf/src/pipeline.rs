@@ -3,19 +3,20 @@
 #[cfg(test)]
 mod tests;
 
-use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Link, Reason, Tuple, gate};
+use dataplane_common::{Endpoint, EndpointId, Flow, FlowKey, Reason, UDP, gate};
 
 use crate::{
     address::Ip,
     answer,
-    conntrack::{self, Obstacle},
+    conntrack::{self, Entered, Obstacle},
     errors::{self, Direction},
     find::{self, Destination, Loopback, Miss},
     headers::{self, Family, Headers},
     packet::Packet,
-    rewrite::{self, Address},
+    rewrite::Address,
     select::{self, Chosen, Client, Denied, Scope, View},
-    tables::{Node, Origin, Ports, Route, Tables},
+    tables::{Node, Origin, Ports, Tables},
+    way::{Way, follow_link, leave, send},
 };
 
 /// What becomes of a packet. The reason is counted.
@@ -110,8 +111,8 @@ where
     }
     match (step, family) {
         (Step::Done(verdict), _) => verdict,
-        (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet),
-        (Step::First(_) | Step::Refuse, Family::V6) => answer::refuse6(packet),
+        (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet, tables),
+        (Step::First(_) | Step::Refuse, Family::V6) => answer::refuse6(packet, tables),
     }
 }
 
@@ -365,49 +366,17 @@ where
         seen: tables.now(),
     };
     match conntrack::begin(tables, ports, headers, &mut to, &origin) {
-        Ok(()) => send(packet, headers, &to, &way, reason),
-        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
-        Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
-    }
-}
-
-/// How a rewritten packet goes on: as plain numbers, which the verifier can be made to forget.
-pub(crate) struct Way {
-    /// [`Flow::FORWARD`] for a packet that is sent on, and [`Way::NEIGHBOUR`] beside it if its next
-    /// hop's MAC is not known.
-    kind: u32,
-    link: Link,
-}
-
-impl Way {
-    const NEIGHBOUR: u32 = Flow::<4>::FORWARD << 1;
-    pub(crate) const STACK: Self =
-        Self { kind: 0, link: Link { ifindex: 0, dst_mac: [0; 6], src_mac: [0; 6] } };
-
-    #[inline(always)]
-    pub(crate) fn by(route: Route) -> Self {
-        match route {
-            Route::Link(link) => Self { kind: Flow::<4>::FORWARD, link },
-            Route::Neighbour(ifindex) => Self {
-                kind: Flow::<4>::FORWARD | Self::NEIGHBOUR,
-                link: Link { ifindex, ..Self::STACK.link },
-            },
-            Route::None => Self::STACK,
+        Ok(Entered::Both) => send(packet, headers, &to, &way, reason),
+        Ok(Entered::Reply) => send(packet, headers, &to, &way, Reason::Stateless),
+        // Datagrams that nobody answers need no flow: they choose by their hash. But nobody may
+        // take a source port without claiming it, and TCP needs the answers.
+        Err(Obstacle::Full)
+            if headers.protocol == UDP && to.src_port == tuple.src_port && !forwards =>
+        {
+            send(packet, headers, &to, &way, Reason::Stateless)
         }
-    }
-
-    /// Whether the packet is sent on, and not handed to the stack.
-    #[inline(always)]
-    pub(crate) const fn forwards(&self) -> bool {
-        self.kind & Flow::<4>::FORWARD != 0
-    }
-
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "unpacks what was packed")]
-    pub(crate) fn forget<P: Packet + ?Sized>(&mut self, packet: &mut P) {
-        let packed = packet.forget(u64::from(self.kind) << 32 | u64::from(self.link.ifindex));
-        self.kind = (packed >> 32) as u32;
-        self.link.ifindex = packed as u32;
+        Err(Obstacle::Full) => Verdict::Drop(Reason::FlowTable),
+        Err(Obstacle::NoSourcePort) => Verdict::Drop(Reason::NoSourcePort),
     }
 }
 
@@ -431,102 +400,17 @@ where
     if !forwards && !tables.has_stack() {
         return Verdict::Pass(Reason::LeftToTc);
     }
+    let now = tables.now();
     let mut way = Way::STACK;
     if forwards {
-        way = match follow_link(tables, headers, entry, &to) {
+        way = match follow_link(tables, headers, entry, &to, now) {
             Ok(route) => Way::by(route),
             Err(verdict) => return verdict,
         };
     }
     way.forget(packet);
-    conntrack::follow(tables, key, entry, &to, headers);
+    conntrack::follow(tables, key, entry, &to, headers, now);
     send(packet, headers, &to, &way, reason)
-}
-
-/// The flow's next hop: looked up once per tick, and kept with the flow in between.
-#[inline(always)]
-pub(crate) fn follow_link<T, const N: usize>(
-    tables: &mut T,
-    headers: &Headers<N>,
-    entry: T::Entry,
-    to: &Tuple<N>,
-) -> Result<Route, Verdict>
-where
-    T: Tables<N>,
-{
-    let now = tables.now();
-    if headers.hops > 1
-        && let Some(link) = tables.link(entry, now)
-    {
-        let route = Route::Link(link);
-        if tables.can_leave_by(&route) {
-            return Ok(route);
-        }
-        return Err(Verdict::Pass(Reason::LeftToTc));
-    }
-    let route = leave(tables, headers, to)?;
-    if let Route::Link(link) = route {
-        tables.set_link(entry, link, now);
-    }
-    Ok(route)
-}
-
-/// Where a packet with the ends `to` leaves, or why it cannot.
-#[inline(always)]
-fn leave<T, const N: usize>(
-    tables: &T,
-    headers: &Headers<N>,
-    to: &Tuple<N>,
-) -> Result<Route, Verdict>
-where
-    T: Tables<N>,
-{
-    if headers.hops <= 1 {
-        return Err(Verdict::Drop(Reason::HopLimit));
-    }
-    let route = tables.route(&to.src, &to.dst);
-    if !tables.can_leave_by(&route) {
-        return Err(Verdict::Pass(Reason::LeftToTc));
-    }
-    match route {
-        Route::Link(_) | Route::Neighbour(_) => Ok(route),
-        Route::None => Err(Verdict::Drop(Reason::NoRoute)),
-    }
-}
-
-/// Rewrite the packet and say how it goes on.
-#[inline(always)]
-fn send<P, const N: usize>(
-    packet: &mut P,
-    headers: &Headers<N>,
-    to: &Tuple<N>,
-    way: &Way,
-    reason: Reason,
-) -> Verdict
-where
-    P: Packet + ?Sized,
-    [u8; N]: Address,
-{
-    if rewrite::rewrite(packet, headers, to, way.forwards()).is_none() {
-        return Verdict::Pass(Reason::Short);
-    }
-    go(packet, way, reason)
-}
-
-/// How a packet that was rewritten goes on.
-#[inline(always)]
-pub(crate) fn go<P: Packet + ?Sized>(packet: &mut P, way: &Way, reason: Reason) -> Verdict {
-    if !way.forwards() {
-        return Verdict::Deliver(reason);
-    }
-    let ifindex = way.link.ifindex;
-    if way.kind & Way::NEIGHBOUR != 0 {
-        return Verdict::Forward(reason, Hop::Neighbour(ifindex));
-    }
-    match rewrite::send_by(packet, &way.link) {
-        Some(()) => Verdict::Forward(reason, Hop::Link(ifindex)),
-        None => Verdict::Drop(Reason::NoRoute),
-    }
 }
 
 /// The answer of an endpoint on its last step to the client.
@@ -548,6 +432,7 @@ where
         return Verdict::Pass(Reason::NotAReply);
     }
     let to = tables.to(entry);
-    conntrack::follow(tables, &key, entry, &to, headers);
+    let now = tables.now();
+    conntrack::follow(tables, &key, entry, &to, headers, now);
     send(packet, headers, &to, &Way::STACK, Reason::Reply)
 }

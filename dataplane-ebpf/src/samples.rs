@@ -4,7 +4,7 @@ use std::{vec, vec::Vec};
 
 use dataplane_common::{SCTP, TCP, Tuple, UDP, V4};
 
-/// CRC32c, by an implementation of somebody else's.
+/// CRC-32C, by an implementation of somebody else's.
 pub(crate) const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 /// A whole packet.

@@ -259,8 +259,9 @@ where
         Err(Miss::NotAService) => return Choice::none(Kind::Keep, Reason::NotAService),
         Err(Miss::Unmapped) => return Choice::none(Kind::Refuse, Reason::Refused),
     };
-    // Here the source is not known yet: TC checks it, and makes it the node's.
-    let needs_source = Frontend::MASQUERADE_INSIDE | Frontend::SOURCE_RANGES;
+    // Here the source is not known yet: TC checks it, makes it the node's, or tells the client by it
+    // as on every other way to the service.
+    let needs_source = Frontend::MASQUERADE_INSIDE | Frontend::SOURCE_RANGES | Frontend::AFFINITY;
     if place.is_pod_with_link && frontend.flags & needs_source != 0 {
         return Choice::none(Kind::Keep, Reason::LeftToPodLink);
     }

@@ -1,14 +1,18 @@
 //! The daemon: wires sources, table, backend, devices and the HTTP server.
 
 pub mod cleanup;
+pub mod departed;
 pub mod feed;
 pub mod held;
+pub mod leaving;
 pub mod lock;
 pub mod node;
+pub mod reading;
 pub mod report;
 pub mod run;
 pub mod settings;
 pub mod sync;
+pub mod tell;
 
 pub use report::{Report, Shared};
 pub use run::Node;

@@ -20,6 +20,9 @@ mod zones;
 pub mod route;
 pub mod table;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use health::HealthCheck;
 pub use identity::{NODE_PORTS_DEFAULT, NodeIdentity};
 pub use object::{Kind, ObjectEvent, ObjectName, ObjectRef};

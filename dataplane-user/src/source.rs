@@ -9,8 +9,10 @@ use crate::model::ObjectEvent;
 pub mod api;
 pub mod manifests;
 pub mod problem;
+pub mod standing;
+pub mod verdict;
 
-pub use api::KubeSource;
+pub use api::{Herald, KubeSource};
 pub use manifests::ManifestSource;
 pub use problem::{SourceCause, SourceProblem};
 
@@ -103,7 +105,7 @@ pub enum Source {
     /// A directory of YAML files.
     Manifests(ManifestSource),
     /// A Kubernetes API server.
-    Kube(KubeSource),
+    Kube(Box<KubeSource>),
 }
 
 impl Source {

@@ -212,12 +212,19 @@ impl Daemon {
             ensure!(marked, "{mark} is not among {rows:?}");
             Ok(())
         })
-        .with_context(|| {
-            format!("{} does not sync {}\n{}", self.node, written.file(), self.log())
-        })?;
+        .with_context(|| self.state_of(written))?;
         // The mark comes in while those who left may still be on their way out.
         thread::sleep(AFTER_MARK);
         Ok(())
+    }
+
+    /// What is known of a daemon that does not sync.
+    fn state_of(&self, written: &Written) -> String {
+        let said = self.json("status").map(|status| status["report"].to_string());
+        let said = said.unwrap_or_else(|error| format!("{error:?}"));
+        let is_there = written.path().is_file();
+        let (node, file, log) = (self.node, written.file(), self.log());
+        format!("{node} does not sync {file} (there: {is_there})\nit says {said}\n{log}")
     }
 
     /// What `hashplane <arguments>` prints on this node.

@@ -182,6 +182,12 @@ impl Lab {
         self.offload(pod, "eth0", "tx", false)
     }
 
+    /// Lets packets reach a node with checksums that nobody has finished, as a virtual machine's
+    /// packets reach its host.
+    pub fn unfinished_checksums_towards(&self, node: NodeName) -> anyhow::Result<()> {
+        topology::offload(&names::netns(&self.name, "fabric"), node.as_str(), "tx", true)
+    }
+
     /// Runs `ethtool -K <device> <feature> <on|off>` where `place` is.
     pub fn offload(
         &self,

@@ -1,6 +1,6 @@
 //! What becomes of an error about a packet that was translated before, in both families.
 
-mod world;
+pub(crate) mod world;
 
 use proptest::prelude::*;
 use std::vec::Vec;

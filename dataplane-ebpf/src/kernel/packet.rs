@@ -3,15 +3,14 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
-        bpf_xdp_adjust_tail,
-    },
+    helpers::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_tail},
     programs::{TcContext, XdpContext},
 };
-use dataplane_ebpf::{checksum::Change, packet::Packet};
-
-use super::maps::SCRATCH;
+use dataplane_ebpf::{
+    checksum::Change,
+    offload::{self, Pseudo},
+    packet::Packet,
+};
 
 /// Bytes that hold every header we read: Ethernet, IP with options, TCP.
 const HEADERS_LEN: u32 = 14 + 60 + 20;
@@ -26,14 +25,13 @@ fn load(field: &u32) -> usize {
     unsafe { core::ptr::from_ref(field).read_volatile() as usize }
 }
 
-/// Write a word and read it back.
+/// `value`, mixed with a field that the verifier knows nothing about, and separated from it again.
+///
+/// Two instructions in registers; a store and a load would take as long as a helper.
 #[inline(always)]
-fn forget(word: &mut u32, value: u32) -> u32 {
-    let word = core::ptr::from_mut(word);
-    // SAFETY: a reference is writable.
-    unsafe { word.write_volatile(value) };
-    // SAFETY: and readable.
-    unsafe { word.read_volatile() }
+fn forget(field: &u32, value: u64) -> u64 {
+    let spread = |word: usize| word as u64 | (word as u64) << 32;
+    value ^ spread(load(field)) ^ spread(load(field))
 }
 
 /// A packet in a socket buffer.
@@ -84,39 +82,22 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn forget(&mut self, value: u64) -> u64 {
-        let skb = self.0.skb.skb;
-        // SAFETY: `cb` is scratch space of the program that runs, and only this function uses it.
-        let words = unsafe { &mut (*skb).cb };
-        let (low, high) =
-            (forget(&mut words[0], value as u32), forget(&mut words[1], (value >> 32) as u32));
-        u64::from(low) | (u64::from(high) << 32)
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        let skb = unsafe { &*self.0.skb.skb };
+        forget(&skb.len, value)
     }
 
     #[inline(always)]
     fn fix_checksum(&mut self, offset: usize, change: &Change) -> Option<()> {
         let optional = if change.optional { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
-        let skb = self.0.skb.skb;
-        let addresses = change.addresses.fold32();
-        let flags = BPF_F_PSEUDO_HDR as u64 | optional;
-        // SAFETY: the context is the kernel's own; no window outlives this call (`&mut self`).
-        let fixed = unsafe { bpf_l4_csum_replace(skb, offset as u32, 0, addresses.into(), flags) };
-        if fixed != 0 {
-            return None;
-        }
-        if change.v6 {
-            // The helper takes the change off a sum that the device computed over the whole
-            // packet. With IPv6 the addresses themselves have put it back: undo that. Packets
-            // without such a sum are left alone.
-            // SAFETY: the context is the kernel's own.
-            unsafe { bpf_csum_update(skb, addresses) };
-        }
-        if let Some(ports) = change.ports {
-            // SAFETY: as above.
-            unsafe {
-                bpf_l4_csum_replace(skb, offset as u32, 0, ports.fold32().into(), optional);
-            }
-        }
-        Some(())
+        offload::fix(self, offset, change, |packet, sum, pseudo| {
+            let flags = if pseudo == Pseudo::Yes { BPF_F_PSEUDO_HDR as u64 } else { 0 } | optional;
+            let (skb, sum) = (packet.0.skb.skb, sum.fold32().into());
+            // SAFETY: the context is the kernel's own; no window outlives this call, since it
+            // borrows the packet as a whole.
+            let done = unsafe { bpf_l4_csum_replace(skb, offset as u32, 0, sum, flags) };
+            (done == 0).then_some(())
+        })
     }
 }
 
@@ -140,11 +121,9 @@ impl Packet for Buffer<'_> {
 
     #[inline(always)]
     fn forget(&mut self, value: u64) -> u64 {
-        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return value };
-        // SAFETY: this CPU's own value, which nothing else uses.
-        unsafe { scratch.write_volatile(value) };
-        // SAFETY: as above.
-        unsafe { scratch.read_volatile() }
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        let buffer = unsafe { &*self.0.ctx };
+        forget(&buffer.rx_queue_index, value)
     }
 
     #[inline(always)]

@@ -14,14 +14,47 @@ use dataplane_common::{
     Affinity, AffinityKey, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link,
     SourceKey, Tuple, flow::tick,
 };
-use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
+use dataplane_ebpf::{
+    limit,
+    tables::{Insert, Node, Origin, Ports, Route, Tables},
+};
 
 use super::maps;
 
 /// Errno of an update whose key is taken.
 const EEXIST: i32 = -17;
+/// What an insert returns otherwise.
+const DONE: i32 = 0;
+const FULL: i32 = -12;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+macro_rules! stores {
+    ($($store:ident, $len:literal, $flows:ident, $draft:ident;)+) => {$(
+        /// Enter the draft under `key`: [`DONE`] or an errno.
+        ///
+        /// A second time if the map was in other hands (`EBUSY`) or had just given away its last free
+        /// entry (`ENOMEM`): an LRU map evicts on the way. A function of its own, for the stack.
+        #[inline(never)]
+        fn $store(key: &FlowKey<$len>, flags: u64) -> i32 {
+            for _ in 0..2 {
+                let Some(draft) = maps::$draft.get_ptr_mut(0) else { return EEXIST };
+                // SAFETY: this CPU's own value; the caller has written it and looks away.
+                match maps::$flows.insert(key, unsafe { &*draft }, flags) {
+                    Ok(()) => return DONE,
+                    Err(EEXIST) => return EEXIST,
+                    Err(_) => {}
+                }
+            }
+            FULL
+        }
+    )+};
+}
+
+stores! {
+    store4, 4, FLOWS4, DRAFT4;
+    store6, 16, FLOWS6, DRAFT6;
+}
 
 /// A key on the stack, where the kernel takes 8 bytes at a time only if they are aligned.
 #[repr(C, align(8))]
@@ -94,6 +127,20 @@ impl Node for Maps {
     }
 
     #[inline(always)]
+    fn may_answer(&mut self) -> bool {
+        if maps::ANSWERS_UNLIMITED.load() != 0 {
+            return true;
+        }
+        let Some(paid) = maps::ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's own value, aligned and alive for the whole program run.
+        let paid_ns = unsafe { *paid };
+        let Some(more_ns) = limit::one_more(paid_ns, self.now_ns()) else { return false };
+        // SAFETY: as above.
+        unsafe { *paid = more_ns };
+        true
+    }
+
+    #[inline(always)]
     fn has_stack(&self) -> bool {
         !self.is_xdp
     }
@@ -115,7 +162,7 @@ fn load(word: &[u8; 4]) -> [u8; 4] {
 }
 
 macro_rules! tables {
-    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $masquerade:ident, $route:ident) => {
+    ($len:literal, $sources:ident, $frontends:ident, $endpoints:ident, $addresses:ident, $flows:ident, $draft:ident, $store:ident, $masquerade:ident, $route:ident, $words:ident) => {
         impl Tables<$len> for Maps {
             type Entry = *mut Flow<$len>;
 
@@ -169,7 +216,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn flow(&self, key: &FlowKey<$len>) -> Option<*mut Flow<$len>> {
-                maps::$flows.get_ptr_mut(key)
+                maps::$flows.get_ptr_mut(&$words(key))
             }
 
             #[inline(always)]
@@ -234,12 +281,11 @@ macro_rules! tables {
             ) -> Insert {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return Insert::Full };
                 // SAFETY: this CPU's own value; nothing else uses it until the insert below.
-                let flow = unsafe { &mut *draft };
-                *flow = origin.flow(to);
-                match maps::$flows.insert(key, &*flow, BPF_NOEXIST.into()) {
-                    Ok(()) => Insert::Done,
-                    Err(EEXIST) => Insert::Taken,
-                    Err(_) => Insert::Full,
+                unsafe { *draft = origin.flow(to) };
+                match $store(key, BPF_NOEXIST.into()) {
+                    DONE => Insert::Done,
+                    EEXIST => Insert::Taken,
+                    _ => Insert::Full,
                 }
             }
 
@@ -247,9 +293,8 @@ macro_rules! tables {
             fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
                 // SAFETY: as for `insert_new`.
-                let flow = unsafe { &mut *draft };
-                *flow = origin.flow(to);
-                maps::$flows.insert(key, &*flow, BPF_ANY.into()).is_ok()
+                unsafe { *draft = origin.flow(to) };
+                $store(key, BPF_ANY.into()) == DONE
             }
 
             #[inline(always)]
@@ -266,8 +311,62 @@ macro_rules! tables {
     };
 }
 
-tables!(4, SOURCES4, FRONTENDS4, ENDPOINTS4, NODE_ADDRESSES4, FLOWS4, DRAFT4, masquerade4, route4);
-tables!(16, SOURCES6, FRONTENDS6, ENDPOINTS6, NODE_ADDRESSES6, FLOWS6, DRAFT6, masquerade6, route6);
+tables!(
+    4,
+    SOURCES4,
+    FRONTENDS4,
+    ENDPOINTS4,
+    NODE_ADDRESSES4,
+    FLOWS4,
+    DRAFT4,
+    store4,
+    masquerade4,
+    route4,
+    words4
+);
+tables!(
+    16,
+    SOURCES6,
+    FRONTENDS6,
+    ENDPOINTS6,
+    NODE_ADDRESSES6,
+    FLOWS6,
+    DRAFT6,
+    store6,
+    masquerade6,
+    route6,
+    words6
+);
+
+/// A key in whole words on the stack: loads of the kernel's hash that find the bytes of a word in
+/// several stores have to wait for all of them.
+#[inline(always)]
+const fn words4(key: &FlowKey<4>) -> FlowKey<4> {
+    let Tuple { src, dst, .. } = key.tuple();
+    let ends = u32::from_ne_bytes(src) as u64 | (u32::from_ne_bytes(dst) as u64) << 32;
+    // SAFETY: 16 bytes, any of which a key may have; the order is that of its fields.
+    unsafe { core::mem::transmute::<[u64; 2], FlowKey<4>>([ends, rest(&key.tuple(), key)]) }
+}
+
+/// As [`words4`].
+#[inline(always)]
+const fn words6(key: &FlowKey<16>) -> FlowKey<16> {
+    let Tuple { src, dst, .. } = key.tuple();
+    let [src, dst] = [u128::from_ne_bytes(src), u128::from_ne_bytes(dst)];
+    let words =
+        [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, rest(&key.tuple(), key)];
+    // SAFETY: 40 bytes; as for `words4`.
+    unsafe { core::mem::transmute::<[u64; 5], FlowKey<16>>(words) }
+}
+
+/// What follows the addresses: ports, protocol, direction and padding.
+#[inline(always)]
+const fn rest<const N: usize>(tuple: &Tuple<N>, key: &FlowKey<N>) -> u64 {
+    u16::from_ne_bytes(tuple.src_port) as u64
+        | (u16::from_ne_bytes(tuple.dst_port) as u64) << 16
+        | (key.protocol() as u64) << 32
+        | (key.is_reply() as u64) << 40
+}
 
 #[inline(always)]
 fn route4(maps: &Maps, src: &[u8; 4], dst: &[u8; 4]) -> Route {

@@ -11,6 +11,7 @@ use dataplane_ebpf::{
     headers::{self, Family},
     pipeline::{self, Step, Verdict, known4, known6},
     select::Scope,
+    unfinished::is_unfinished,
 };
 
 use super::{
@@ -21,10 +22,43 @@ use super::{
     tables::Maps,
 };
 
+/// In the driver.
 #[xdp(frags)]
 fn nic_xdp(context: XdpContext) -> u32 {
+    run(&context)
+}
+
+/// In the network stack.
+///
+/// Without fragments: with them the kernel copies packets and forgets the length of their Ethernet
+/// header (`mac_len`, which `skb_pp_cow_data` in net/core/skbuff.c leaves at zero; since Linux 6.9,
+/// seen on 6.18). Every TC program behind it then sees frames that begin with the IP header.
+#[xdp]
+fn nic_xdp_generic(context: XdpContext) -> u32 {
     let buffer = context.as_ptr().cast();
-    let outcome = match headers::family(&mut Buffer(&context)) {
+    if unfinished(buffer) != 0 {
+        return act(buffer, LEFT_TO_TC.0);
+    }
+    run(&context)
+}
+
+/// A function of its own as well, for the stack.
+#[inline(never)]
+fn unfinished(buffer: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(buffer);
+    let mut packet = Buffer(&context);
+    match headers::family(&mut packet) {
+        Ok(family) => u32::from(is_unfinished(&mut packet, family)),
+        Err(_) => 0,
+    }
+}
+
+const LEFT_TO_TC: Outcome = Outcome::of(Step::Done(Verdict::Pass(Reason::LeftToTc)));
+
+#[inline(always)]
+fn run(context: &XdpContext) -> u32 {
+    let buffer = context.as_ptr().cast();
+    let outcome = match headers::family(&mut Buffer(context)) {
         Ok(Family::V4) => arrive4(buffer),
         Ok(Family::V6) => arrive6(buffer),
         Err(reason) => Outcome::of(Step::Done(Verdict::Pass(reason))),
@@ -38,7 +72,7 @@ fn act(buffer: *mut xdp_md, outcome: u64) -> u32 {
     let mut outcome = Outcome(outcome);
     if outcome.kind() == Kind::Refuse {
         // Drivers may have no room for an answer that is longer than the packet; TC has.
-        outcome = Outcome::of(Step::Done(Verdict::Pass(Reason::LeftToTc)));
+        outcome = LEFT_TO_TC;
     }
     count(Hook::NicXdp, outcome.reason());
     log(&XdpContext::new(buffer), Hook::NicXdp, outcome.reason());

@@ -1,21 +1,11 @@
 //! Starts everything in order, then follows devices until it is told to stop.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
-use tokio::{sync::watch, time};
+use tokio::time;
 
 use super::{
-    Settings, Shared,
-    feed::{self, Fed},
-    held::Held,
-    lock,
-    node::{Facts, config, read_needs, write_addresses, write_config},
-    settings::socket_path,
+    Settings, Shared, feed::Fed, lock, node::Facts, reading, settings::socket_path, tell::Teller,
 };
 use crate::{
     devices::{
@@ -29,7 +19,6 @@ use crate::{
     },
     http::{self, Context, ListenError, health_check},
     source,
-    sync::needs::Needs,
 };
 
 /// Between two attempts to attach what failed, at first and at most.
@@ -74,17 +63,8 @@ pub struct Node {
     pub shared: Shared,
     /// Where the maps are.
     pub pins: Pins,
-    /// The node's addresses, for the table of services.
-    pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    sender: watch::Sender<BTreeSet<IpAddr>>,
-    /// Where health checks of Services are answered.
-    health_addresses: watch::Sender<health_check::Addresses>,
-    facts: Facts,
-    held: Held,
-    needs: watch::Receiver<Needs>,
     watch: Watch,
     attacher: Attacher,
-    maps: KernelMaps,
     _lock: lock::Lock,
 }
 
@@ -105,9 +85,6 @@ impl Node {
         if settings.debug {
             load::follow_log(&mut programs);
         }
-        let facts = facts(settings)?;
-        let mut maps = KernelMaps::from_pins(&pins.maps())?;
-        let held = Held::left_behind(read_needs(&mut maps, &facts.node_ports)?, Instant::now());
         let shared = Shared::default();
         let context = Context { shared: shared.clone(), pins: pins.clone() };
         let addresses = [
@@ -118,53 +95,41 @@ impl Node {
         http::serve(context, addresses, &socket).await?;
         let how = attach::Settings { cgroup, tc: settings.tc, xdp: settings.xdp };
         let attacher = Attacher::new(programs, pins.clone(), how);
-        let (sender, addresses) = watch::channel(BTreeSet::new());
-        let every = settings.selection.node_ports == NodePortAddresses::All;
-        let health_addresses = health_check::Addresses { every, list: BTreeSet::new() };
-        let mut node = Self {
-            shared,
-            pins,
-            addresses,
-            sender,
-            health_addresses: watch::Sender::new(health_addresses),
-            facts,
-            held,
-            // Nobody needs anything before the loop runs.
-            needs: watch::channel(Needs::default()).1,
-            watch,
-            attacher,
-            maps,
-            _lock: lock,
-        };
+        let mut node = Self { shared, pins, watch, attacher, _lock: lock };
         let devices = node.watch.devices().borrow().clone();
-        node.tell(&devices)?;
-        let events = feed::start(settings, node.addresses.clone(), node.shared.clone()).await?;
-        let table = Fed::new(settings, node.shared.clone());
-        tokio::spawn(health_check::run(health_check::Inputs {
-            checks: table.health_checks(),
-            addresses: node.health_addresses.subscribe(),
-            shared: node.shared.clone(),
-        }));
-        node.needs = super::sync::spawn(table, &node.pins, events, node.shared.clone())?;
+        node.serve(settings, &devices).await?;
         // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
         node.attach(&devices)?;
         Ok(node)
     }
 
-    /// Follows the devices, and what the loop needs, for ever.
+    /// Tells the programs of the node, and starts everything that goes on by itself.
+    async fn serve(&self, settings: &Settings, devices: &Devices) -> Result<(), Error> {
+        let every = settings.selection.node_ports == NodePortAddresses::All;
+        let maps = KernelMaps::from_pins(&self.pins.maps())?;
+        let mut teller = Teller::new(facts(settings)?, maps, every)?;
+        teller.tell(devices)?;
+        let started = reading::start(settings, teller.addresses(), self.shared.clone()).await?;
+        let table = Fed::new(settings, self.shared.clone());
+        if let (Some(herald), Some(standing)) = (started.herald, table.standing()) {
+            tokio::spawn(herald.run(standing));
+        }
+        tokio::spawn(health_check::run(health_check::Inputs {
+            checks: table.health_checks(),
+            addresses: teller.health_addresses(),
+            shared: self.shared.clone(),
+        }));
+        let needs = super::sync::spawn(table, &self.pins, started.events, self.shared.clone())?;
+        tokio::spawn(teller.run(self.watch.devices(), needs));
+        Ok(())
+    }
+
+    /// Attaches to devices as they come, for ever.
     pub async fn run(mut self) -> Result<(), Error> {
         let mut devices = self.watch.devices();
-        let mut needs = self.needs.clone();
         let mut pause = RETRY.0;
         let mut complete = self.is_complete();
         loop {
-            let expires = self.held.expires();
-            let expiry = async {
-                match expires {
-                    Some(at) => time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 changed = devices.changed() => {
                     if changed.is_err() {
@@ -172,23 +137,12 @@ impl Node {
                     }
                     pause = RETRY.0;
                 }
-                changed = needs.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    if !self.held.set(needs.borrow_and_update().clone(), Instant::now()) {
-                        continue;
-                    }
-                }
-                () = expiry => {
-                    self.held.expire(Instant::now());
-                }
                 () = time::sleep(pause), if !complete => {
                     pause = RETRY.1.min(pause * 2);
                 }
             }
             let now = devices.borrow_and_update().clone();
-            complete = match self.apply(&now) {
+            complete = match self.attach(&now) {
                 Ok(()) => self.is_complete(),
                 Err(error) => {
                     let error = attach::chain(&error);
@@ -201,28 +155,6 @@ impl Node {
 
     fn is_complete(&self) -> bool {
         self.shared.report().attachments.iter().all(|attachment| attachment.error.is_none())
-    }
-
-    /// Tells the programs first, then attaches them.
-    fn apply(&mut self, devices: &Devices) -> Result<(), Error> {
-        self.tell(devices)?;
-        self.attach(devices)
-    }
-
-    fn tell(&mut self, devices: &Devices) -> Result<(), Error> {
-        write_addresses(&mut self.maps, &devices.node_port_addresses)?;
-        write_config(&mut self.maps, config(&self.facts, devices, self.held.needs()))?;
-        self.sender.send_if_modified(|known| {
-            let changed = *known != devices.node_addresses;
-            known.clone_from(&devices.node_addresses);
-            changed
-        });
-        self.health_addresses.send_if_modified(|known| {
-            let changed = known.list != devices.node_port_addresses;
-            known.list.clone_from(&devices.node_port_addresses);
-            changed
-        });
-        Ok(())
     }
 
     fn attach(&mut self, devices: &Devices) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use tokio::{
     time,
 };
 
-use super::{Shared, feed::destroy_sockets};
+use super::{Shared, departed::destroy_sockets};
 use crate::{
     ebpf::{
         maps::{KernelMaps, MapError},

@@ -58,6 +58,8 @@ pub enum Xdp {
     Auto,
     /// In the driver, on a veth pair too.
     Driver,
+    /// In the driver but not on a veth pair; where that fails, in the network stack.
+    Generic,
     /// Not at all.
     Off,
 }
@@ -72,13 +74,15 @@ pub enum Mode {
     Clsact,
     /// XDP in the driver.
     Driver,
+    /// XDP in the network stack.
+    Generic,
     /// A cgroup link.
     Cgroup,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tcx, Self::Clsact, Self::Driver, Self::Cgroup];
+    pub const ALL: [Self; 5] = [Self::Tcx, Self::Clsact, Self::Driver, Self::Generic, Self::Cgroup];
 
     /// The name in pins, tables and metrics.
     pub const fn name(self) -> &'static str {
@@ -86,6 +90,7 @@ impl Mode {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::Driver => "driver",
+            Self::Generic => "generic",
             Self::Cgroup => "cgroup",
         }
     }
@@ -175,7 +180,10 @@ impl Attacher {
         for (place, target) in &wanted {
             let attached = match self.held.get(place) {
                 Some(mode) => Ok(*mode),
-                None => self.attach(*place, target),
+                None => {
+                    let device = place.ifindex.and_then(|ifindex| devices.devices.get(&ifindex));
+                    self.attach(*place, target, device)
+                }
             };
             let mut attachment = Attachment {
                 program: place.program,
@@ -200,12 +208,18 @@ impl Attacher {
         Ok(outcome)
     }
 
-    fn attach(&mut self, place: Place, target: &str) -> Result<Mode, Error> {
+    fn attach(
+        &mut self,
+        place: Place,
+        target: &str,
+        device: Option<&Device>,
+    ) -> Result<Mode, Error> {
         let mode = match place.ifindex {
             None => cgroup::attach(&mut self.programs, &self.pins, &place, target)?,
             Some(ifindex) if place.program == names::NIC_XDP => {
                 let site = device::Site { pins: &self.pins, ifindex, name: target };
-                device::attach_xdp(&mut self.programs, &site)?
+                let veth = device.is_some_and(|device| device.veth);
+                device::attach_xdp(&mut self.programs, &site, xdp_modes(self.settings.xdp, veth))?
             }
             Some(ifindex) => {
                 let site = device::Site { pins: &self.pins, ifindex, name: target };
@@ -235,12 +249,16 @@ impl Attacher {
     }
 }
 
-/// Whether a NIC gets the XDP program. Without it TC does the same work.
-const fn uses_xdp(setting: Xdp, veth: bool) -> bool {
-    match setting {
-        Xdp::Auto => !veth,
-        Xdp::Driver => true,
-        Xdp::Off => false,
+/// How the XDP program may run on a NIC, first the best. Without it TC does the same work.
+///
+/// `Auto` ends with the driver: generic XDP copies every packet that arrives with less headroom than
+/// it wants (256 bytes), also those that are for no service.
+const fn xdp_modes(setting: Xdp, veth: bool) -> &'static [Mode] {
+    match (setting, veth) {
+        (Xdp::Off, _) | (Xdp::Auto, true) => &[],
+        (Xdp::Auto, false) | (Xdp::Driver, _) => &[Mode::Driver],
+        (Xdp::Generic, true) => &[Mode::Generic],
+        (Xdp::Generic, false) => &[Mode::Driver, Mode::Generic],
     }
 }
 
@@ -258,7 +276,7 @@ fn wanted(devices: &Devices, settings: &Settings) -> BTreeMap<Place, String> {
             Role::Nic => ([names::NIC_INGRESS, names::NIC_EGRESS], Some(names::NIC_XDP)),
         };
         let tc = tc.into_iter().filter(|_| settings.tc != Tc::Off);
-        let xdp = xdp.into_iter().filter(|_| uses_xdp(settings.xdp, *veth));
+        let xdp = xdp.into_iter().filter(|_| !xdp_modes(settings.xdp, *veth).is_empty());
         for program in tc.chain(xdp) {
             wanted.insert(Place { ifindex: Some(*ifindex), program }, name.clone());
         }

@@ -1,6 +1,6 @@
 //! What one service port's change does to one family of a program.
 
-use dataplane_common::{Endpoint, EndpointId, FrontendKey, FrontendKind, Live, names};
+use dataplane_common::{Endpoint, EndpointId, FrontendKey, Live, names};
 
 use super::{
     blocks::Block,
@@ -35,24 +35,26 @@ pub(crate) fn change<const N: usize>(
     }
     let old = seen.and_then(|slot| half.port(slot)).map_or(Shape::EMPTY, |port| port.shape);
     let protocol = state.frontends.first().map_or(Protocol::Tcp, |frontend| frontend.protocol);
-    let mut shape = match place(half, shared, old, wanted::endpoints(state, &claims), protocol) {
+    let shape = match place(half, shared, old, wanted::endpoints(state, &claims), protocol) {
         Ok(shape) => shape,
         Err((map, max)) => return full(map, max),
     };
-    shape.affinity_s = state.affinity_s.unwrap_or(0);
     let slot = seen.unwrap_or_else(|| {
-        let slot = half.insert(Port { key: None, claims: Box::default(), shape: Shape::EMPTY });
+        let slot = half.insert(Port { key: None, frontends: Box::default(), shape: Shape::EMPTY });
         half.name(slot, key);
         slot
     });
+    let affinities = (half.affinity_s(slot), state.affinity_s.unwrap_or(0));
+    half.set_affinity(slot, affinities.1);
     let Some(port) = half.port_mut(slot) else { return Ok(()) };
     port.shape = shape;
-    let seen_claims = std::mem::replace(&mut port.claims, claims.clone().into_boxed_slice());
-    for claim in seen_claims.iter().filter(|seen| !claims.iter().any(|new| new.key == seen.key)) {
-        give_up(half, shared, key, slot, claim.key);
+    let frontends: Box<[FrontendKey<N>]> = claims.iter().map(|claim| claim.key).collect();
+    let before = std::mem::replace(&mut port.frontends, frontends);
+    for gone in before.iter().filter(|seen| !claims.iter().any(|new| new.key == **seen)) {
+        give_up(half, shared, key, slot, *gone);
     }
     for Claim { key: frontend, flags } in claims {
-        let moved = old.value(0, flags) != shape.value(0, flags);
+        let moved = old.value(0, flags, affinities.0) != shape.value(0, flags, affinities.1);
         claim_frontend(half, shared, key, Owner { slot, flags }, frontend, moved);
     }
     let number = half.number(slot);
@@ -70,36 +72,35 @@ fn balance<const N: usize>(
     seen: Option<u32>,
     claims: &[Claim<N>],
 ) -> (usize, usize) {
-    let is_ours = |key: &FrontendKey<N>| {
-        half.frontends.get(key).is_some_and(|owner| Some(owner.slot) == seen)
-    };
-    let cluster_ip = |claim: &Claim<N>| {
-        (claim.kind() == Some(FrontendKind::ClusterIp)).then_some(claim.key.addr())
+    let ours = |key: &FrontendKey<N>| {
+        half.frontends.get(key).copied().filter(|owner| Some(owner.slot) == seen)
     };
     let is_new = |claim: &&Claim<N>| {
         // A frontend that somebody else has counts from now on for whom it may pass to.
-        !is_ours(&claim.key) && !half.contested.contains_key(&claim.key)
+        ours(&claim.key).is_none() && !half.contested.contains_key(&claim.key)
     };
-    let mut added = claims.iter().filter(is_new).count();
-    let mut addresses: Vec<[u8; N]> = claims.iter().filter_map(cluster_ip).collect();
+    let added = claims.iter().filter(is_new).count();
+    let mut addresses: Vec<[u8; N]> =
+        claims.iter().filter(|claim| claim.is_cluster_ip()).map(|claim| claim.key.addr()).collect();
     addresses.dedup();
-    added += addresses.iter().filter(|addr| half.tally.cluster_ip(addr) == 0).count();
+    let markers_added = addresses.iter().filter(|addr| half.tally.cluster_ip(addr) == 0).count();
 
-    let old = seen.and_then(|slot| half.port(slot)).map_or(&[][..], |port| &port.claims);
-    let leaves = |claim: &&Claim<N>| {
-        is_ours(&claim.key)
-            && !half.contested.contains_key(&claim.key)
-            && !claims.iter().any(|wanted| wanted.key == claim.key)
-    };
-    let leaving: Vec<&Claim<N>> = old.iter().filter(leaves).collect();
-    let mut left: Vec<[u8; N]> = leaving.iter().filter_map(|claim| cluster_ip(claim)).collect();
-    left.sort_unstable();
-    let markers = left
-        .chunk_by(|a, b| a == b)
-        .filter(|same| !addresses.contains(&same[0]))
-        .filter(|same| half.tally.cluster_ip(&same[0]) as usize == same.len())
+    let before = seen.and_then(|slot| half.port(slot)).map_or(&[][..], |port| &port.frontends);
+    let leaving = before.iter().filter_map(|key| {
+        let stays = claims.iter().any(|wanted| wanted.key == *key);
+        let claim = Claim { key: *key, flags: ours(key)?.flags };
+        (!stays && !half.contested.contains_key(key)).then_some(claim)
+    });
+    let leaving: Vec<Claim<N>> = leaving.collect();
+    let markers_freed = leaving
+        .chunk_by(|a, b| a.key.addr() == b.key.addr())
+        .filter(|same| !addresses.contains(&same[0].key.addr()))
+        .filter(|same| {
+            let count = same.iter().filter(|claim| claim.is_cluster_ip()).count();
+            count > 0 && half.tally.cluster_ip(&same[0].key.addr()) as usize == count
+        })
         .count();
-    (added, leaving.len() + markers)
+    (added + markers_added, leaving.len() + markers_freed)
 }
 
 /// Finds identities and a block for these endpoints, and gives back the old ones.
@@ -111,7 +112,7 @@ fn place<const N: usize>(
     protocol: Protocol,
 ) -> Result<Shape, (&'static str, u32)> {
     let Endpoints { all: mut wanted, cluster, local } = wanted;
-    let shape = |block| Shape { block, cluster, local, affinity_s: 0 };
+    let shape = |block| Shape { block, cluster, local };
     let mut seen: Vec<Endpoint<N>> = half.slice(old.block).to_vec();
     let same = |(old, new): (&Endpoint<N>, &Endpoint<N>)| {
         (old.addr(), old.port(), old.flags()) == (new.addr(), new.port(), new.flags())
@@ -213,10 +214,10 @@ pub(crate) fn drop_port<const N: usize>(half: &mut Half<N>, shared: &mut Shared,
     shared.hosts -= hosts(&old);
     half.blocks.release(port.shape.block);
     half.sources.set(half.number(slot), Vec::new());
-    for claim in &port.claims {
+    for frontend in &port.frontends {
         match &port.key {
-            Some(key) => give_up(half, shared, key, slot, claim.key),
-            None => pass_on(half, shared, slot, claim.key),
+            Some(key) => give_up(half, shared, key, slot, *frontend),
+            None => pass_on(half, shared, slot, *frontend),
         }
     }
 }

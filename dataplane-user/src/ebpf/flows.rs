@@ -1,4 +1,8 @@
 //! Expires flows, both directions together, and says which gate bits live flows need.
+//!
+//! Nobody sweeps `AFFINITY`: the kernel drops what was used least lately when it needs room. Entries
+//! of services that are gone may stay until then. They lead nowhere, since the identity of their
+//! endpoint is never live again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::{Family, PortKey, Protocol};
 
-/// A frontend that a service port wants, and its bits ([`Frontend::flags`]).
+/// A frontend that a service port wants, and the bits of its value ([`Frontend::flags`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim<const N: usize> {
     pub(crate) key: FrontendKey<N>,
@@ -31,6 +31,11 @@ impl<const N: usize> Claim<N> {
     pub(crate) fn kind(&self) -> Option<FrontendKind> {
         Frontend { flags: self.flags, ..Frontend::default() }.kind()
     }
+
+    /// Whether its address is a cluster IP.
+    pub(crate) fn is_cluster_ip(&self) -> bool {
+        self.kind() == Some(FrontendKind::ClusterIp)
+    }
 }
 
 /// One service port.
@@ -38,16 +43,17 @@ impl<const N: usize> Claim<N> {
 pub(crate) struct Port<const N: usize> {
     /// `None`: found in the maps, and no object has claimed it yet.
     pub(crate) key: Option<PortKey>,
-    pub(crate) claims: Box<[Claim<N>]>,
+    /// The frontends that it wants, whoever has them: sorted.
+    pub(crate) frontends: Box<[FrontendKey<N>]>,
     pub(crate) shape: Shape,
 }
 
 impl<const N: usize> Port<N> {
     /// The protocol of all its frontends.
     pub(crate) fn protocol(&self) -> Protocol {
-        match self.claims.first() {
-            Some(claim) if claim.key.protocol() == UDP => Protocol::Udp,
-            Some(claim) if claim.key.protocol() == SCTP => Protocol::Sctp,
+        match self.frontends.first() {
+            Some(frontend) if frontend.protocol() == UDP => Protocol::Udp,
+            Some(frontend) if frontend.protocol() == SCTP => Protocol::Sctp,
             Some(_) | None => Protocol::Tcp,
         }
     }
@@ -68,6 +74,8 @@ pub(crate) struct Half<const N: usize> {
     /// Frontends that more than one port wants: those who do not have it.
     pub(crate) contested: BTreeMap<FrontendKey<N>, BTreeMap<PortKey, Owner>>,
     pub(crate) ports: Vec<Option<Port<N>>>,
+    /// By slot, for the few ports with session affinity: for how many seconds.
+    affinities: BTreeMap<u32, u32>,
     slots_free: VecDeque<u32>,
     /// Slots on their way to be free. Their numbers stand in maps, beside ranges of clients that the
     /// next port must not take over.
@@ -121,6 +129,7 @@ impl<const N: usize> Half<N> {
             sources: Sources::new(sources_max),
             contested: BTreeMap::new(),
             ports: Vec::new(),
+            affinities: BTreeMap::new(),
             slots_free: VecDeque::new(),
             slots_resting: Grace::default(),
             index: HashTable::new(),
@@ -205,6 +214,7 @@ impl<const N: usize> Half<N> {
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Port<N>> {
         let port = self.ports.get_mut(slot as usize)?.take()?;
         self.slots_resting.release(slot);
+        self.affinities.remove(&slot);
         if let Some(key) = &port.key
             && let Ok(entry) =
                 self.index.find_entry(self.hasher.hash_one(key), |other| *other == slot)
@@ -212,6 +222,20 @@ impl<const N: usize> Half<N> {
             entry.remove();
         }
         Some(port)
+    }
+
+    /// Seconds for which clients of the port in a slot stay with their endpoint; 0 means never.
+    pub(crate) fn affinity_s(&self, slot: u32) -> u32 {
+        self.affinities.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// Sets what [`Self::affinity_s`] says.
+    pub(crate) fn set_affinity(&mut self, slot: u32, affinity_s: u32) {
+        if affinity_s == 0 {
+            self.affinities.remove(&slot);
+        } else {
+            self.affinities.insert(slot, affinity_s);
+        }
     }
 
     /// What was given back is no longer in the maps.
@@ -238,7 +262,9 @@ impl<const N: usize> Half<N> {
             return (self.tally.cluster_ip(&key.addr()) > 0).then(Frontend::default);
         }
         let owner = self.frontends.get(key)?;
-        Some(self.port(owner.slot)?.shape.value(self.number(owner.slot), owner.flags))
+        let shape = self.port(owner.slot)?.shape;
+        let (number, affinity_s) = (self.number(owner.slot), self.affinity_s(owner.slot));
+        Some(shape.value(number, owner.flags, affinity_s))
     }
 
     /// The endpoints of a block.
@@ -284,7 +310,7 @@ impl<const N: usize> Half<N> {
             Some(ServicePort {
                 number: self.number(slot),
                 key: port.key.clone(),
-                frontends: port.claims.len(),
+                frontends: port.frontends.len(),
                 endpoints: port.shape.block.len as usize,
             })
         })

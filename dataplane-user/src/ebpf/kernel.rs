@@ -218,7 +218,14 @@ impl Map {
     /// Every entry, `chunk` at a time. Entries that change meanwhile may be missed or seen twice.
     pub fn entries<K: Plain, V: Plain>(&self, chunk: u32) -> io::Result<Vec<(K, V)>> {
         self.check::<K, V>()?;
-        entries(self.fd(), chunk)
+        entries(self.fd(), chunk, false)
+    }
+
+    /// The entries of an array that are not all zero, in order. Most are zero, and are not looked at
+    /// one by one.
+    pub fn filled<V: Plain>(&self, chunk: u32) -> io::Result<Vec<(u32, V)>> {
+        self.check::<u32, V>()?;
+        entries(self.fd(), chunk, true)
     }
 }
 
@@ -290,8 +297,13 @@ fn lookup<K: Plain, V: Plain>(fd: BorrowedFd<'_>, key: &K) -> io::Result<Option<
     }
 }
 
-fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<(K, V)>> {
+fn entries<K: Plain, V: Plain>(
+    fd: BorrowedFd<'_>,
+    chunk: u32,
+    skip_zero: bool,
+) -> io::Result<Vec<(K, V)>> {
     let mut all = Vec::new();
+    let zero = vec![0u8; if skip_zero { chunk as usize * size_of::<V>() } else { 0 }];
     // The cursor is a key for arrays and tries and a bucket number for hashes; 64 bytes hold either.
     let (mut cursor, mut next) = ([0u64; 8], [0u64; 8]);
     let mut first = true;
@@ -316,13 +328,23 @@ fn entries<K: Plain, V: Plain>(fd: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec
                 room *= 2;
                 continue;
             }
-            Err(error) if first && is_unsupported(&error) => return entries_one_by_one(fd),
+            Err(error) if first && is_unsupported(&error) => {
+                let mut all: Vec<(K, V)> = entries_one_by_one(fd)?;
+                let is_zero =
+                    |value: &V| bytes(std::slice::from_ref(value)).iter().all(|byte| *byte == 0);
+                all.retain(|(_, value)| !skip_zero || !is_zero(value));
+                return Ok(all);
+            }
             Err(error) => return Err(error),
         };
         let pairs = keys.chunks_exact(size_of::<K>()).zip(values.chunks_exact(size_of::<V>()));
-        all.extend(
-            pairs.take(attr.count as usize).filter_map(|(k, v)| Some((value(k)?, value(v)?))),
-        );
+        let pairs = pairs.take(attr.count as usize);
+        if !skip_zero {
+            all.extend(pairs.filter_map(|(k, v)| Some((value(k)?, value(v)?))));
+        } else if values != zero {
+            let filled = pairs.filter(|(_, v)| *v != &zero[..size_of::<V>()]);
+            all.extend(filled.filter_map(|(k, v)| Some((value(k)?, value(v)?))));
+        }
         if end {
             return Ok(all);
         }

@@ -209,17 +209,24 @@ fn load_programs(ebpf: &mut Ebpf, wanted: Wanted) -> Result<BTreeSet<&'static st
         }
     }
     if wanted.xdp {
-        let name = names::NIC_XDP;
-        let program: &mut Xdp = program(ebpf, name)?;
-        if let Err(error) = program.load().map_err(|error| refused(name, error)) {
-            stand_in(wanted.tc, error, "without XDP the TC programs serve the NICs")?;
-            missing.insert(name);
-        }
+        missing.extend(load_xdp(ebpf, wanted.tc)?);
     }
     if wanted.sockets {
         missing.extend(load_sockets(ebpf, wanted.tc)?);
     }
     Ok(missing)
+}
+
+/// Both modes or none: which one a NIC takes is not known yet.
+fn load_xdp(ebpf: &mut Ebpf, tc: bool) -> Result<Option<&'static str>, Error> {
+    for name in [names::NIC_XDP, names::NIC_XDP_GENERIC] {
+        let program: &mut Xdp = program(ebpf, name)?;
+        if let Err(error) = program.load().map_err(|error| refused(name, error)) {
+            stand_in(tc, error, "without XDP the TC programs serve the NICs")?;
+            return Ok(Some(names::NIC_XDP));
+        }
+    }
+    Ok(None)
 }
 
 /// All hooks or none: a socket that is translated one way only is worse than one that is not. But

@@ -6,7 +6,7 @@ use aya::maps::MapData;
 use dataplane_common::names;
 
 use super::{
-    kernel::{Map, Plain},
+    kernel::{Map, Plain, bytes},
     program::Limits,
 };
 
@@ -110,6 +110,15 @@ pub trait MapWriter {
     /// Every entry.
     fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError>;
 
+    /// The entries of an array that are not all zero, in order.
+    fn filled<V: Plain>(&mut self, map: &'static str) -> Result<Vec<(u32, V)>, MapError> {
+        let mut entries: Vec<(u32, V)> = self.entries(map)?;
+        entries
+            .retain(|(_, value)| bytes(std::slice::from_ref(value)).iter().any(|byte| *byte != 0));
+        entries.sort_unstable_by_key(|(index, _)| *index);
+        Ok(entries)
+    }
+
     /// One entry.
     fn lookup<K: Plain, V: Plain>(
         &mut self,
@@ -167,6 +176,10 @@ impl KernelMaps {
     }
 }
 
+fn unread(map: &'static str, source: io::Error) -> MapError {
+    MapError::Call { map, operation: Operation::Read, tried: 0, done: 0, source }
+}
+
 impl MapWriter for KernelMaps {
     fn update<K: Plain, V: Plain>(
         &mut self,
@@ -188,13 +201,11 @@ impl MapWriter for KernelMaps {
     }
 
     fn entries<K: Plain, V: Plain>(&mut self, map: &'static str) -> Result<Vec<(K, V)>, MapError> {
-        self.map(map)?.entries(READ_CHUNK).map_err(|source| MapError::Call {
-            map,
-            operation: Operation::Read,
-            tried: 0,
-            done: 0,
-            source,
-        })
+        self.map(map)?.entries(READ_CHUNK).map_err(|source| unread(map, source))
+    }
+
+    fn filled<V: Plain>(&mut self, map: &'static str) -> Result<Vec<(u32, V)>, MapError> {
+        self.map(map)?.filled(READ_CHUNK).map_err(|source| unread(map, source))
     }
 
     fn lookup<K: Plain, V: Plain>(

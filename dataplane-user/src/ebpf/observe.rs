@@ -10,7 +10,7 @@ use dataplane_common::{
 use super::{
     blocks::Block,
     change::hosts,
-    half::{Claim, Half, Port},
+    half::{Half, Port},
     maps::{MapError, MapWriter},
     owners::{Owner, is_marker, set_owner},
     program::{Program, Shared},
@@ -26,13 +26,10 @@ impl Program {
     /// written again.
     pub fn observe(maps: &mut impl MapWriter) -> Result<Self, MapError> {
         let mut program = Self::new(maps.limits()?);
-        for (word, value) in maps.entries::<u32, u64>(names::GATE)? {
-            if value != 0 {
-                program.shared.gate.found(word, value);
-            }
+        for (word, value) in maps.filled::<u64>(names::GATE)? {
+            program.shared.gate.found(word, value);
         }
-        let mut lives: Lives = maps.entries(names::LIVE)?.into_iter().collect();
-        lives.retain(|_, live| live.id != 0);
+        let lives: Lives = maps.filled(names::LIVE)?.into_iter().collect();
         let shared = &mut program.shared;
         let in_maps = [names::FRONTENDS4, names::ENDPOINTS4, names::SOURCES4];
         observe_half(&mut program.v4, shared, &lives, InMaps::read(maps, in_maps)?);
@@ -79,12 +76,16 @@ impl<const N: usize> InMaps<N> {
         maps: &mut impl MapWriter,
         [frontends, endpoints, sources]: [&'static str; 3],
     ) -> Result<Self, MapError> {
-        let mut array: Vec<(u32, Endpoint<N>)> = maps.entries(endpoints)?;
-        array.sort_unstable_by_key(|(index, _)| *index);
+        let filled: Vec<(u32, Endpoint<N>)> = maps.filled(endpoints)?;
+        let len = filled.last().map_or(0, |(index, _)| *index as usize + 1);
+        let mut array = vec![Endpoint::new([0; N], 0, 0, EndpointId::NONE); len];
+        for (index, endpoint) in filled {
+            array[index as usize] = endpoint;
+        }
         let sources: Vec<(SourceKey<N>, u32)> = maps.entries(sources)?;
         Ok(Self {
             frontends: maps.entries(frontends)?,
-            endpoints: array.into_iter().map(|(_, endpoint)| endpoint).collect(),
+            endpoints: array,
             sources: sources.into_iter().map(|(source, _)| source).collect(),
         })
     }
@@ -125,13 +126,12 @@ fn observe_half<const N: usize>(
     for (number, mut frontends) in by_service {
         frontends.sort_unstable();
         let shape = observe_shape(half, shared, lives, &frontends, &found.endpoints);
-        let claims: Box<[Claim<N>]> = frontends
-            .iter()
-            .map(|(key, frontend)| Claim { key: *key, flags: frontend.flags })
-            .collect();
-        let port = Port { key: None, claims, shape };
+        let keys = frontends.iter().map(|(key, _)| *key).collect();
+        let port = Port { key: None, frontends: keys, shape };
         let slot = half.slot_of(number).filter(|&slot| half.insert_at(slot, port.clone()));
         let slot = slot.unwrap_or_else(|| half.insert(port));
+        let affinities = frontends.iter().map(|(_, frontend)| frontend.affinity_s);
+        half.set_affinity(slot, affinities.max().unwrap_or(0));
         let dirty = half.frontends_dirty.len();
         for (key, frontend) in &frontends {
             set_owner(half, shared, *key, Some(Owner { slot, flags: frontend.flags }));
@@ -177,7 +177,6 @@ fn observe_shape<const N: usize>(
     array: &[Endpoint<N>],
 ) -> Shape {
     let (mut cluster, mut local) = (BTreeSet::new(), BTreeSet::new());
-    let mut affinity_s = 0;
     for (_, frontend) in frontends {
         let is_local = |bit| frontend.flags & bit != 0;
         for (slots, is_local) in [
@@ -188,17 +187,16 @@ fn observe_shape<const N: usize>(
                 if is_local { &mut local } else { &mut cluster }.insert(slots);
             }
         }
-        affinity_s = affinity_s.max(frontend.affinity_s);
     }
     let none = Slots::default();
-    let mut kept = Shape { affinity_s, ..Shape::EMPTY };
+    let mut kept = Shape::EMPTY;
     let candidates = |of: &BTreeSet<Slots>| of.iter().copied().chain([none]).collect::<Vec<_>>();
     'found: for cluster in candidates(&cluster) {
         for local in candidates(&local) {
             let Some(shape) = joined(cluster, local) else { continue };
             if half.blocks.reserve(shape.block) {
                 if keep(half, shared, lives, &shape, array) {
-                    kept = Shape { affinity_s, ..shape };
+                    kept = shape;
                     break 'found;
                 }
                 half.blocks.release(shape.block);
@@ -220,7 +218,7 @@ fn observe_shape<const N: usize>(
 fn joined(cluster: Slots, local: Slots) -> Option<Shape> {
     let shape = |base, end: u32, cluster, local| {
         let block = Block { base, len: end.checked_sub(base)? };
-        Some(Shape { block, cluster, local, affinity_s: 0 })
+        Some(Shape { block, cluster, local })
     };
     let end = |slots: Slots| slots.base.checked_add(slots.count);
     match (cluster.count, local.count) {

@@ -14,14 +14,11 @@ pub(crate) struct Shape {
     pub(crate) cluster: u32,
     /// How many, from the first one on, are not in the local view.
     pub(crate) local: u32,
-    /// Seconds for which a client stays with its endpoint; for frontends with affinity.
-    pub(crate) affinity_s: u32,
 }
 
 impl Shape {
     /// That of a port without endpoints.
-    pub(crate) const EMPTY: Self =
-        Self { block: Block::EMPTY, cluster: 0, local: 0, affinity_s: 0 };
+    pub(crate) const EMPTY: Self = Self { block: Block::EMPTY, cluster: 0, local: 0 };
 
     /// The slots of a view; none are none of any block's.
     pub(crate) fn slots(&self, is_local: bool) -> Slots {
@@ -38,13 +35,13 @@ impl Shape {
     }
 
     /// The value of a frontend with these bits.
-    pub(crate) fn value(&self, service: u32, flags: u32) -> Frontend {
+    pub(crate) fn value(&self, service: u32, flags: u32, affinity_s: u32) -> Frontend {
         Frontend {
             inside: self.slots(flags & Frontend::LOCAL_INSIDE != 0),
             outside: self.slots(flags & Frontend::LOCAL_OUTSIDE != 0),
             flags,
             service,
-            affinity_s: if flags & Frontend::AFFINITY != 0 { self.affinity_s } else { 0 },
+            affinity_s: if flags & Frontend::AFFINITY != 0 { affinity_s } else { 0 },
             pad: 0,
         }
     }

@@ -74,14 +74,15 @@ fn route<const N: usize>(view: &mut impl View<N>, packet: &Packet, to_node: bool
     let Some((addr, source)) = addresses else { return Route::NotAService };
     let (word, mask) = gate::bit(&addr);
     let mut found = None;
-    if view.gate(word) & mask != 0 {
+    let may_be_frontend = view.gate(word) & mask != 0;
+    if may_be_frontend {
         found = view.frontend(&FrontendKey::new(addr, packet.port, protocol));
-        if found.is_none() {
-            found = view.frontend(&marker(addr));
-        }
     }
     if found.is_none() && to_node {
         found = view.frontend(&FrontendKey::any_node_address(packet.port, protocol));
+    }
+    if found.is_none() && may_be_frontend {
+        found = view.frontend(&marker(addr));
     }
     let Some(frontend) = found else { return Route::NotAService };
     let client = SourceKey::client(frontend.service, source);

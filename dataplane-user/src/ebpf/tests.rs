@@ -28,6 +28,7 @@ mod generate;
 mod meaning;
 mod real;
 mod steps;
+mod table;
 
 pub(crate) type Table = BTreeMap<PortKey, PortState>;
 
@@ -131,6 +132,8 @@ pub(crate) fn identities(program: &Program) -> BTreeMap<(PortKey, IpAddr, u16), 
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn changes_one_by_one_mean_the_same_as_the_whole_table(
         edits in prop::collection::vec(edit(), 1..24)

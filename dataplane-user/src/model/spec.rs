@@ -170,6 +170,12 @@ impl PodSpec {
 }
 
 impl HostPort {
+    /// Whether both would have the same frontend.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let at = |family| self.at(family).is_some_and(|at| other.at(family) == Some(at));
+        (self.port, self.protocol) == (other.port, other.protocol) && FAMILIES.into_iter().any(at)
+    }
+
     /// The address of its frontend in a family, unspecified for all of the node.
     pub(super) fn at(&self, family: Family) -> Option<IpAddr> {
         let at = self.ip.unwrap_or_else(|| family.unspecified());

@@ -23,10 +23,12 @@ use tokio::{
 };
 use tower::util::MapResponseLayer;
 
+pub use self::herald::{Herald, Pace};
 use self::link::Link;
 use super::{Error, Health, SourceEvent};
 use crate::model::{Kind, ObjectEvent, ObjectName, ObjectRef};
 
+mod herald;
 mod link;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub struct KubeSource {
     slices: Client,
     pods: Client,
     nodes: Client,
+    writer: Client,
     node_name: Box<str>,
     link: Arc<Link>,
 }
@@ -77,9 +80,18 @@ impl KubeSource {
             slices: client(Kind::EndpointSlice)?,
             pods: client(Kind::Pod)?,
             nodes: client(Kind::Node)?,
+            writer: Client::try_from(config.clone()).map_err(|cause| Error::Client {
+                server: server.clone(),
+                cause: Box::new(cause),
+            })?,
             node_name: node_name.into(),
             link,
         })
+    }
+
+    /// Who tells the server what is wrong with its Services.
+    pub fn herald(&self) -> Herald {
+        Herald::new(self.writer.clone(), &self.node_name)
     }
 
     /// Whether the server answers.
@@ -89,7 +101,7 @@ impl KubeSource {
 
     /// See [`super::Source::run`].
     pub async fn run(self, events: mpsc::Sender<SourceEvent>) {
-        let Self { services, slices, pods, nodes, node_name, link } = self;
+        let Self { services, slices, pods, nodes, writer: _, node_name, link } = self;
         let follower = |kind| {
             let config = match kind {
                 Kind::Service | Kind::EndpointSlice => watcher::Config::default(),
@@ -107,12 +119,12 @@ impl KubeSource {
         let slice = |object| ObjectEvent::EndpointSlice { object, file: None };
         let pod = |object| ObjectEvent::Pod { object, file: None };
         let node = |object| ObjectEvent::Node { object, file: None };
-        // Each of them ends when nobody takes the events any more.
+        // Each of them ends when nobody takes the events any more. Boxed, since each is some KiB.
         tokio::select! {
-            () = follower(Kind::Service).follow::<Service>(Api::all(services), service) => {}
-            () = follower(Kind::EndpointSlice).follow::<EndpointSlice>(Api::all(slices), slice) => {}
-            () = follower(Kind::Pod).follow::<Pod>(Api::all(pods), pod) => {}
-            () = follower(Kind::Node).follow::<Node>(Api::all(nodes), node) => {}
+            () = Box::pin(follower(Kind::Service).follow(Api::<Service>::all(services), service)) => {}
+            () = Box::pin(follower(Kind::EndpointSlice).follow(Api::<EndpointSlice>::all(slices), slice)) => {}
+            () = Box::pin(follower(Kind::Pod).follow(Api::<Pod>::all(pods), pod)) => {}
+            () = Box::pin(follower(Kind::Node).follow(Api::<Node>::all(nodes), node)) => {}
             () = link.tell_problems(&events) => {}
             () = events.closed() => {}
         }

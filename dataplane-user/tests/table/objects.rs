@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use dataplane_user::model::{
     Cidr, FrontendAddress, FrontendKind, Kind, NodeIdentity, ObjectEvent, ObjectName, ObjectRef,
-    Placement, PortOwner, PortState, ServiceTable, TrafficPolicy, Views,
+    Packet, Placement, PortOwner, PortState, Protocol, Route, Scope, ServiceTable, TrafficPolicy,
+    Views, route,
 };
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
@@ -43,6 +44,55 @@ pub(crate) fn slice(object: EndpointSlice) -> ObjectEvent {
 
 pub(crate) fn gone(kind: Kind, namespace: &str, name: &str) -> ObjectEvent {
     ObjectEvent::Gone(ObjectRef { kind, name: ObjectName::new(namespace, name) })
+}
+
+/// A table of these objects, in this order.
+pub(crate) fn table(yaml: &str) -> ServiceTable {
+    let mut table = ServiceTable::new(node());
+    for event in objects(yaml) {
+        table.apply(event);
+    }
+    table
+}
+
+/// What is wrong with the objects of a table.
+pub(crate) fn problems(table: &ServiceTable) -> Vec<String> {
+    table.problems().iter().map(ToString::to_string).collect()
+}
+
+/// What becomes of a TCP flow from a client that every scope may have.
+pub(crate) fn ask(table: &ServiceTable, scope: Scope, destination: &str, port: u16) -> Route {
+    let source = match (scope, destination.contains(':')) {
+        (Scope::Pod, false) => "10.1.0.9",
+        (Scope::Pod, true) => "fd01::9",
+        (Scope::Host, false) => "192.0.2.10",
+        (Scope::Host, true) => "2001:db8::10",
+        (Scope::Outside, false) => "198.51.100.1",
+        (Scope::Outside, true) => "2001:db8:f::1",
+    };
+    ask_from(table, scope, source, destination, port)
+}
+
+/// What becomes of a TCP flow.
+pub(crate) fn ask_from(
+    table: &ServiceTable,
+    scope: Scope,
+    source: &str,
+    destination: &str,
+    port: u16,
+) -> Route {
+    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+    route(table, &Packet { scope, source, destination, port, protocol: Protocol::Tcp })
+}
+
+/// The endpoints of a route, as text.
+pub(crate) fn targets(route: &Route) -> Vec<String> {
+    match route {
+        Route::OneOf { endpoints, .. } => {
+            endpoints.iter().map(|it| format!("{}:{}", host(it.address), it.port)).collect()
+        }
+        Route::NotOurs | Route::Refused | Route::Dropped(_) => panic!("leads nowhere: {route:?}"),
+    }
 }
 
 /// Service ports, then problems.

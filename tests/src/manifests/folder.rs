@@ -22,6 +22,7 @@ pub struct ManifestFolder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     file: String,
+    path: PathBuf,
     number: u16,
 }
 
@@ -49,7 +50,8 @@ impl ManifestFolder {
     pub fn write_objects(&self, name: &str, objects: &[Value]) -> anyhow::Result<Written> {
         static WRITTEN: AtomicU16 = AtomicU16::new(1);
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let written = Written { file: name.to_owned(), number };
+        let path = self.path.join(format!("{name}.yaml"));
+        let written = Written { file: name.to_owned(), path, number };
         let marked = [objects, &written.objects()].concat();
         let yaml = serde_saphyr::to_string_multiple(&marked);
         let yaml = yaml.context("cannot write a manifest as YAML")?;
@@ -73,6 +75,11 @@ impl Written {
     /// What was written, without its ending.
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The endpoint that is in the maps afterwards.

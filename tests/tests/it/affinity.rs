@@ -88,9 +88,12 @@ fn a_client_has_one_endpoint_however_it_comes_to_a_service_port() {
     let world = World::new();
     let [near, far] = world.servers();
     let web = service(&world, 600).endpoint(&near).endpoint(&far);
-    world.apply(&web);
     let node = world.host(NodeName::A).addresses();
-    for client in world.clients() {
+    let [hooks, packets] = world.clients();
+    // A hook knows a pod by its namespace, a packet by its address: with policy Cluster the hook
+    // leaves node ports to packets, since their source is replaced.
+    for (client, policy) in [(packets, "Cluster"), (hooks, "Local")] {
+        world.apply(&web.clone().spec("externalTrafficPolicy", policy));
         each(|family, transport, what| {
             for number in 0..PORTS {
                 let by_cluster_ip =

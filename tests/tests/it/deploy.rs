@@ -1,6 +1,6 @@
 //! What `deploy/` tells a cluster and systemd is what they and the daemon understand.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use hashplane_tests::skip::say_skipped;
 use k8s_openapi::api::{
@@ -54,18 +54,45 @@ fn a_field_that_kubernetes_does_not_know_is_lost_on_the_way() {
     assert_ne!(through::<DaemonSet>(&object), object);
 }
 
-#[test]
-fn the_proxy_may_read_what_it_watches_and_nothing_else() {
-    let role = find("ClusterRole");
-    let rules = role["rules"].as_array().unwrap();
-    let mut may: Vec<String> = Vec::new();
-    for rule in rules {
-        assert_eq!(rule["verbs"], serde_json::json!(["get", "list", "watch"]));
-        let group = rule["apiGroups"][0].as_str().unwrap();
-        let resources = rule["resources"].as_array().unwrap().iter();
-        may.extend(resources.map(|name| format!("{group}/{}", name.as_str().unwrap())));
+/// Everything that the role allows, as `verb group/resource`.
+fn allowed() -> BTreeSet<String> {
+    let role: ClusterRole = serde_json::from_value(find("ClusterRole")).unwrap();
+    let mut allowed = BTreeSet::new();
+    for rule in role.rules.unwrap() {
+        assert_eq!((&rule.non_resource_urls, &rule.resource_names), (&None, &None));
+        for group in rule.api_groups.unwrap() {
+            for resource in rule.resources.iter().flatten() {
+                allowed.extend(rule.verbs.iter().map(|verb| format!("{verb} {group}/{resource}")));
+            }
+        }
     }
-    assert_eq!(may, ["/services", "/nodes", "discovery.k8s.io/endpointslices"]);
+    allowed
+}
+
+#[test]
+fn the_proxy_may_read_what_it_watches_report_on_services_and_nothing_else() {
+    let watched = ["/services", "/pods", "/nodes", "discovery.k8s.io/endpointslices"];
+    let verbs = ["get", "list", "watch"];
+    let reads = watched.iter().flat_map(|what| verbs.map(|verb| format!("{verb} {what}")));
+    let writes =
+        ["patch /services/status", "create events.k8s.io/events", "patch events.k8s.io/events"];
+    let expected: BTreeSet<String> = reads.chain(writes.map(str::to_owned)).collect();
+    assert_eq!(allowed(), expected);
+}
+
+#[test]
+fn the_role_is_bound_to_the_account_that_the_proxy_runs_as() {
+    let binding: ClusterRoleBinding = serde_json::from_value(find("ClusterRoleBinding")).unwrap();
+    let role: ClusterRole = serde_json::from_value(find("ClusterRole")).unwrap();
+    let account: ServiceAccount = serde_json::from_value(find("ServiceAccount")).unwrap();
+    let set: DaemonSet = serde_json::from_value(find("DaemonSet")).unwrap();
+    assert_eq!(Some(binding.role_ref.name), role.metadata.name);
+    let [subject] = &binding.subjects.unwrap()[..] else { panic!("one subject") };
+    assert_eq!(Some(&subject.name), account.metadata.name.as_ref());
+    assert_eq!(subject.namespace, account.metadata.namespace);
+    let pod = set.spec.template.spec.unwrap();
+    assert_eq!(pod.service_account_name, account.metadata.name);
+    assert_eq!(set.metadata.namespace, account.metadata.namespace);
 }
 
 #[test]

@@ -83,8 +83,8 @@ fn check(policy: Policy, arguments: &[&str]) {
             |client: &Arc<Place>, masqueraded| Arc::clone(if masqueraded { &node } else { client });
         let cells = [
             (&packets, source(&packets, pod_is_masqueraded)),
-            // A socket that is translated has no packet that could be.
-            (&hooks, Arc::clone(&hooks)),
+            // Sockets are translated only where their packets keep their source.
+            (&hooks, source(&hooks, pod_is_masqueraded)),
             (&node, Arc::clone(&node)),
             (&outside, source(&outside, outside_is_masqueraded)),
         ];

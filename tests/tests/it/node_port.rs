@@ -64,6 +64,37 @@ fn a_node_port_works_with_xdp_in_the_driver() {
 }
 
 #[test]
+fn a_node_port_works_with_xdp_in_the_network_stack() {
+    if skipped() {
+        return;
+    }
+    let world = World::with(&["--xdp", "generic"]);
+    until("the status says how XDP runs", || {
+        world.a.tool(&["status"]).unwrap().contains("generic").then_some(())
+    });
+    let (web, [near, far]) = service(&world);
+    check_from_outside(&world, &[&near, &far]);
+    let count = |reason| world.a.metric("hashplane_outcomes_total", &["nic_xdp", reason]).unwrap();
+    assert!(count("\"new\"") > 0.0, "no packet was translated by XDP:\n{}", world.a.log());
+    // TC behind it still sees whole frames.
+    for client in world.clients() {
+        each(|family, transport, what| {
+            ask_all(&client, transport, web.frontend(family, 80), &[&near, &far], what);
+        });
+    }
+    // XDP cannot tell which packets these are, and would break their checksums. The links behind
+    // finish what is left, so that the other ends see it.
+    let outside = world.lab.outside();
+    world.lab.offload(&outside, "eth0", "tx", true).unwrap();
+    world.lab.unfinished_checksums_towards(NodeName::A).unwrap();
+    let node = world.host(NodeName::A).addresses();
+    each(|family, transport, what| {
+        let to = node.port(family, NODE_PORT);
+        ask_all(&outside, transport, to, &[&near, &far], &format!("{what} unfinished"));
+    });
+}
+
+#[test]
 fn a_node_port_works_without_xdp() {
     if skipped() {
         return;

@@ -114,7 +114,7 @@ fn ends<const N: usize>(src: [u8; N], src_port: u16, dst: [u8; N], dst_port: u16
 
 /// Both directions of one association through a pod's link, at every length.
 fn associate<const N: usize>(rig: &Rig, at: &Ends<N>) {
-    let payload: Vec<u8> = (0..PAYLOADS.end).map(|byte| (byte * 7 % 251) as u8).collect();
+    let payload: Vec<u8> = (0..=252).cycle().take(PAYLOADS.end).collect();
     let there = ends(at.client, 40_000, at.frontend, PORT);
     let translated = ends(at.client, 40_000, at.endpoint, TARGET_PORT);
     Pair::new(there, translated, sctp::INIT, &payload[..16]).check(rig, Hook::PodIngress, None);

@@ -13,14 +13,14 @@ use crate::{
 };
 
 /// Last bytes of addresses.
-pub(super) const CLIENT: u8 = 1;
-pub(super) const SERVICE: u8 = 2;
-pub(super) const NODE: u8 = 3;
-pub(super) const ENDPOINT: u8 = 4;
-pub(super) const ROUTER: u8 = 5;
+pub(crate) const CLIENT: u8 = 1;
+pub(crate) const SERVICE: u8 = 2;
+pub(crate) const NODE: u8 = 3;
+pub(crate) const ENDPOINT: u8 = 4;
+pub(crate) const ROUTER: u8 = 5;
 
 /// Frames of one family.
-pub(super) trait Net {
+pub(crate) trait Net {
     /// Bytes of its header.
     const IP_LEN: usize;
     /// Type of an echo request.
@@ -129,8 +129,8 @@ fn sum(bytes: &[u8]) -> u16 {
     u16::try_from(sum).unwrap()
 }
 
-pub(super) struct V4;
-pub(super) struct V6;
+pub(crate) struct V4;
+pub(crate) struct V6;
 
 impl Net for V4 {
     const IP_LEN: usize = 20;
@@ -194,7 +194,7 @@ const fn address6(last: u8) -> [u8; 16] {
 }
 
 /// The service on port 80 of its address and on port 30080 of the node, with one endpoint.
-pub(super) fn tables() -> HostTables {
+pub(crate) fn tables() -> HostTables {
     let id = EndpointId::new(1, 1);
     let mut tables = HostTables {
         config: Some(Config {

@@ -10,7 +10,7 @@ use aya::programs::{
 };
 use dataplane_common::names;
 
-use super::{Error, Mode, Place, Tc, pin_name, qdisc};
+use super::{Error, Mode, Place, Tc, chain, pin_name, qdisc};
 use crate::ebpf::{
     load::{Programs, program},
     pin::{self, Pins},
@@ -142,27 +142,41 @@ fn remove_filter(name: &str, attach_type: TcAttachType) {
     drop(SchedClassifierLink::attached(name, attach_type, PRIORITY, HANDLE, None));
 }
 
-/// Attaches the XDP program in the driver.
-///
-/// There is no generic XDP: it runs behind the driver, where TC does the same work at the same
-/// cost. On Linux 6.18 TC counted every packet behind it as `not_ip`; the cause is not known.
-pub(super) fn attach_xdp(programs: &mut Programs, site: &Site<'_>) -> Result<Mode, Error> {
-    let name = names::NIC_XDP;
-    let program: &mut Xdp = program(&mut programs.ebpf, name)?;
-    if replace_xdp(program, &site.pin(name, Mode::Driver)) {
-        return Ok(Mode::Driver);
+/// Attaches the XDP program in the first of `modes` that the device takes.
+pub(super) fn attach_xdp(
+    programs: &mut Programs,
+    site: &Site<'_>,
+    modes: &[Mode],
+) -> Result<Mode, Error> {
+    let mut refused = site.refused(names::NIC_XDP, "no mode is allowed");
+    for mode in modes {
+        match attach_xdp_as(programs, site, *mode) {
+            Ok(()) => return Ok(*mode),
+            Err(error) => refused = error,
+        }
+        let (error, mode) = (chain(&refused), mode.name());
+        tracing::warn!(device = site.name, mode, error, "no XDP in this mode");
     }
-    let attached = program
-        .attach_to_if_index(site.ifindex, XdpMode::Driver)
-        .and_then(|id| program.take_link(id));
-    match attached {
-        Ok(link) => keep_xdp(site, Mode::Driver, link).map(|()| Mode::Driver),
-        Err(error) => Err(site.refused(name, error)),
-    }
+    Err(refused)
 }
 
-fn keep_xdp(site: &Site<'_>, mode: Mode, link: XdpLink) -> Result<(), Error> {
-    let link = FdLink::try_from(link).map_err(|error| site.refused(names::NIC_XDP, error))?;
+fn attach_xdp_as(programs: &mut Programs, site: &Site<'_>, mode: Mode) -> Result<(), Error> {
+    let (name, how, other) = match mode {
+        Mode::Generic => (names::NIC_XDP_GENERIC, XdpMode::Skb, Mode::Driver),
+        Mode::Driver | Mode::Tcx | Mode::Clsact | Mode::Cgroup => {
+            (names::NIC_XDP, XdpMode::Driver, Mode::Generic)
+        }
+    };
+    let program: &mut Xdp = program(&mut programs.ebpf, name)?;
+    if replace_xdp(program, &site.pin(names::NIC_XDP, mode)) {
+        return Ok(());
+    }
+    // What an earlier process attached in the other mode: the kernel takes one at a time.
+    pin::remove(&site.pin(names::NIC_XDP, other))?;
+    let attached =
+        program.attach_to_if_index(site.ifindex, how).and_then(|id| program.take_link(id));
+    let link = attached.map_err(|error| site.refused(name, error))?;
+    let link = FdLink::try_from(link).map_err(|error| site.refused(name, error))?;
     site.keep(names::NIC_XDP, mode, link)
 }
 

@@ -44,11 +44,24 @@ fn hooks_are_switched_off_one_by_one() {
 }
 
 #[test]
+fn xdp_runs_in_the_driver_and_in_the_stack_only_when_asked() {
+    use Mode::{Driver, Generic};
+    let on_a_card =
+        [Xdp::Auto, Xdp::Driver, Xdp::Generic, Xdp::Off].map(|xdp| xdp_modes(xdp, false));
+    assert_eq!(on_a_card, [&[Driver][..], &[Driver], &[Driver, Generic], &[]]);
+    let on_a_veth =
+        [Xdp::Auto, Xdp::Driver, Xdp::Generic, Xdp::Off].map(|xdp| xdp_modes(xdp, true));
+    assert_eq!(on_a_veth, [&[][..], &[Driver], &[Generic], &[]]);
+}
+
+#[test]
 fn a_pin_name_tells_its_place_and_mode() {
     let place = Place { ifindex: Some(12), program: names::NIC_XDP };
-    for (place, mode) in
-        [(place, Mode::Driver), (Place { ifindex: None, program: "connect4" }, Mode::Cgroup)]
-    {
+    for (place, mode) in [
+        (place, Mode::Driver),
+        (place, Mode::Generic),
+        (Place { ifindex: None, program: "connect4" }, Mode::Cgroup),
+    ] {
         assert_eq!(parse_pin_name(&pin_name(place, mode)), Some((place, mode)));
     }
     for name in ["connect4-new", "nic_xdp-x-driver", "nic_xdp-1-driver-2", "other-1-tcx", ""] {

@@ -69,7 +69,7 @@ fn table_services(program: &Program) -> usize {
         let owns = |slot: u32, key| half.frontends.get(&key).is_some_and(|o| o.slot == slot);
         let ports =
             (0u32..).zip(&half.ports).filter_map(|(slot, port)| Some((slot, port.as_ref()?)));
-        ports.filter(|(slot, port)| port.claims.iter().any(|claim| owns(*slot, claim.key))).count()
+        ports.filter(|(slot, port)| port.frontends.iter().any(|key| owns(*slot, *key))).count()
     }
     visible(&program.v4) + visible(&program.v6)
 }

@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// The route of a packet. Exact addresses come before node addresses, and of two ports that want
-/// the same the one that sorts first has it.
+/// The route of a packet. Exact addresses come before node addresses, those before cluster IPs as a
+/// whole, and of two ports that want the same the one that sorts first has it.
 pub(crate) fn meaning(desired: &impl Desired, packet: &Packet, to_node: bool) -> Route {
     let exact = FrontendAddress::Ip(packet.destination);
     let all = frontends(desired, packet);
@@ -29,6 +29,9 @@ pub(crate) fn meaning(desired: &impl Desired, packet: &Packet, to_node: bool) ->
     if let Some((frontend, state)) = find(exact) {
         return through(frontend.kind, state, packet);
     }
+    if let Some((frontend, state)) = find(FrontendAddress::NodeAddresses).filter(|_| to_node) {
+        return through(frontend.kind, state, packet);
+    }
     let is_cluster_ip = |(at, (frontend, _)): (usize, &(Frontend, PortState))| {
         let same = |other: &Frontend| {
             (other.address, other.port, other.protocol)
@@ -37,13 +40,8 @@ pub(crate) fn meaning(desired: &impl Desired, packet: &Packet, to_node: bool) ->
         let lost = all[..at].iter().any(|(other, _)| same(other));
         frontend.address == exact && frontend.kind == FrontendKind::ClusterIp && !lost
     };
-    if all.iter().enumerate().any(is_cluster_ip) {
-        return Route::Refused;
-    }
-    match find(FrontendAddress::NodeAddresses).filter(|_| to_node) {
-        Some((frontend, state)) => through(frontend.kind, state, packet),
-        None => Route::NotAService,
-    }
+    let refuses = all.iter().enumerate().any(is_cluster_ip);
+    if refuses { Route::Refused } else { Route::NotAService }
 }
 
 /// Every frontend of the packet's family, those first that win.

@@ -18,7 +18,7 @@ fn add<K: Plain, V: Plain>(maps: &mut KernelMaps, name: &'static str, kind: u32,
 }
 
 /// New maps in the kernel, or `None`, said aloud, when we may not make any.
-fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
+pub(super) fn kernel_maps(limits: Limits) -> Option<KernelMaps> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: kernel maps need root");
         return None;

@@ -31,9 +31,7 @@ pub(in crate::model) fn read_pod(
     for (path, from) in given {
         let Some(port) = read_host_port(&path, from, names, report) else { continue };
         let (number, protocol) = (port.port, port.protocol);
-        let same = |other: &HostPort| {
-            (other.port, other.protocol, other.ip) == (number, protocol, port.ip)
-        };
+        let same = |other: &HostPort| other.overlaps(&port);
         if ports.iter().any(same) {
             report.add(format!("{path}.hostPort"), Cause::PortTwice { port: number, protocol });
         } else if ports.iter().any(|other| other.name == port.name) {

@@ -21,7 +21,7 @@ use crate::{
     source::{Error, Health, KubeSource, SourceEvent},
 };
 
-mod server;
+pub(super) mod server;
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -175,7 +175,7 @@ fn reference(kind: Kind, name: &str) -> ObjectRef {
     ObjectRef { kind, name: ObjectName::new(namespace, name) }
 }
 
-fn kubeconfig(server: &str) -> String {
+pub(super) fn kubeconfig(server: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts:\n- name: c\n  \
          context: {{cluster: c, user: u}}\nclusters:\n- name: c\n  cluster: {{server: \"{server}\"}}\n\

@@ -20,11 +20,14 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::mpsc};
 
+use self::writes::Written;
 use crate::model::Kind;
+
+mod writes;
 
 /// What the server stores; it outlives the server.
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(in crate::source::api) struct Store {
     version: u64,
     objects: BTreeMap<(Kind, String), Value>,
     /// Oldest first.
@@ -33,14 +36,15 @@ pub(super) struct Store {
     oldest: u64,
     watches: Vec<Watch>,
     /// Every answer has this status.
-    pub(super) refusal: Option<StatusCode>,
+    pub(in crate::source::api) refusal: Option<StatusCode>,
     /// Every answer about one of these kinds has this status.
-    pub(super) refusals: BTreeMap<Kind, StatusCode>,
+    pub(in crate::source::api) refusals: BTreeMap<Kind, StatusCode>,
     /// A watch that is too old is refused by status and not by an event.
-    pub(super) gone_by_status: bool,
+    pub(in crate::source::api) gone_by_status: bool,
     /// Lists and watches that were asked for.
-    pub(super) lists: usize,
-    pub(super) watch_queries: Vec<BTreeMap<String, String>>,
+    pub(in crate::source::api) lists: usize,
+    pub(in crate::source::api) written: Written,
+    pub(in crate::source::api) watch_queries: Vec<BTreeMap<String, String>>,
 }
 
 #[derive(Debug)]
@@ -85,28 +89,49 @@ impl Selector {
     }
 }
 
-pub(super) type Shared = Arc<Mutex<Store>>;
+pub(in crate::source::api) type Shared = Arc<Mutex<Store>>;
 
 impl Store {
-    pub(super) fn put(&mut self, kind: Kind, name: &str, port: u16) {
+    pub(in crate::source::api) fn put(&mut self, kind: Kind, name: &str, port: u16) {
         self.put_object(kind, name, object(kind, name, port));
     }
 
     /// A Pod on some node.
-    pub(super) fn put_pod(&mut self, node: &str, name: &str, host_port: u16) {
+    pub(in crate::source::api) fn put_pod(&mut self, node: &str, name: &str, host_port: u16) {
         let mut object = object(Kind::Pod, name, host_port);
         object["spec"]["nodeName"] = node.into();
         self.put_object(Kind::Pod, name, object);
     }
 
+    /// A Service. What stands in its status stays, as it does at an API server.
+    pub(in crate::source::api) fn put_service(&mut self, name: &str, spec: Value) {
+        let mut object = object(Kind::Service, name, 80);
+        object["spec"] = spec;
+        if let Some(before) = self.object(Kind::Service, name) {
+            object["status"] = before["status"].clone();
+        }
+        self.put_object(Kind::Service, name, object);
+    }
+
+    pub(in crate::source::api) fn set_conditions(&mut self, name: &str, conditions: &Value) {
+        let mut object = self.object(Kind::Service, name).unwrap().clone();
+        object["status"] = json!({"conditions": conditions});
+        self.put_object(Kind::Service, name, object);
+    }
+
+    pub(in crate::source::api) fn object(&self, kind: Kind, name: &str) -> Option<&Value> {
+        self.objects.get(&(kind, name.to_owned()))
+    }
+
     fn put_object(&mut self, kind: Kind, name: &str, mut object: Value) {
         self.version += 1;
+        object["metadata"]["uid"] = format!("uid-of-{name}").into();
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let before = self.objects.insert((kind, name.into()), object.clone());
         self.event(kind, if before.is_some() { "MODIFIED" } else { "ADDED" }, &object);
     }
 
-    pub(super) fn delete(&mut self, kind: Kind, name: &str) {
+    pub(in crate::source::api) fn delete(&mut self, kind: Kind, name: &str) {
         self.version += 1;
         let mut object = self.objects.remove(&(kind, name.into())).unwrap();
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -114,7 +139,7 @@ impl Store {
     }
 
     /// Tells every watch the present version, and forgets what led to it.
-    pub(super) fn bookmark(&mut self) {
+    pub(in crate::source::api) fn bookmark(&mut self) {
         self.version += 1;
         let metadata = json!({"resourceVersion": self.version.to_string()});
         for kind in Kind::ALL {
@@ -126,13 +151,13 @@ impl Store {
     }
 
     /// As if the history until now was compacted.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::source::api) fn forget(&mut self) {
         self.history.clear();
         self.oldest = self.version;
     }
 
     /// Says to each watch that its version is too old.
-    pub(super) fn expire_watches(&mut self) {
+    pub(in crate::source::api) fn expire_watches(&mut self) {
         self.forget();
         for watch in self.watches.drain(..) {
             let _ = watch.lines.send(Ok(gone_event()));
@@ -140,19 +165,23 @@ impl Store {
     }
 
     /// Resets every connection with a watch in it.
-    pub(super) fn drop_watches(&mut self) {
+    pub(in crate::source::api) fn drop_watches(&mut self) {
         for watch in self.watches.drain(..) {
             let _ = watch.lines.send(Err(io::ErrorKind::ConnectionReset.into()));
         }
     }
 
     /// Ends every watch in good order, as the server does after some minutes.
-    pub(super) fn end_watches(&mut self) {
+    pub(in crate::source::api) fn end_watches(&mut self) {
         self.watches.clear();
     }
 
-    pub(super) fn watch_count(&self) -> usize {
+    pub(in crate::source::api) fn watch_count(&self) -> usize {
         self.watches.iter().filter(|watch| !watch.lines.is_closed()).count()
+    }
+
+    fn refusal_of(&self, kind: Kind) -> Option<StatusCode> {
+        self.refusal.or_else(|| self.refusals.get(&kind).copied())
     }
 
     fn event(&mut self, kind: Kind, what: &str, object: &Value) {
@@ -259,14 +288,14 @@ fn refuse(code: StatusCode) -> Response {
 }
 
 /// A running server. It has a runtime of its own: stopping that closes every connection.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(in crate::source::api) struct Server {
+    pub(in crate::source::api) address: SocketAddr,
     runtime: Runtime,
 }
 
 impl Server {
     /// Serves on `port`, or on a free one when that is 0.
-    pub(super) fn start(store: &Shared, port: u16) -> Self {
+    pub(in crate::source::api) fn start(store: &Shared, port: u16) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -277,7 +306,8 @@ impl Server {
             .route("/apis/discovery.k8s.io/v1/endpointslices", get(slices))
             .route("/api/v1/pods", get(pods))
             .route("/api/v1/nodes", get(nodes))
-            .with_state(Arc::clone(store));
+            .with_state(Arc::clone(store))
+            .merge(writes::routes(store));
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             axum::serve(listener, routes).await.unwrap();
@@ -285,13 +315,13 @@ impl Server {
         Self { address, runtime }
     }
 
-    pub(super) async fn stop(self) {
+    pub(in crate::source::api) async fn stop(self) {
         let stop = move || self.runtime.shutdown_timeout(Duration::from_secs(5));
         tokio::task::spawn_blocking(stop).await.unwrap();
     }
 
     /// For the end of a test, where nobody can wait.
-    pub(super) fn abandon(self) {
+    pub(in crate::source::api) fn abandon(self) {
         self.runtime.shutdown_background();
     }
 }
@@ -317,7 +347,7 @@ fn answer(store: &Shared, kind: Kind, query: &str) -> Response {
     let query: BTreeMap<String, String> =
         parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let mut store = store.lock().unwrap();
-    if let Some(code) = store.refusal.or(store.refusals.get(&kind).copied()) {
+    if let Some(code) = store.refusal_of(kind) {
         return refuse(code);
     }
     if query.get("watch").is_some_and(|watch| watch == "true") {
