@@ -1,5 +1,6 @@
 //! ns per packet of each path, beside an empty program and a parse with one lookup, in one run.
 
+mod features;
 mod sockets;
 mod world;
 
