@@ -85,6 +85,8 @@ impl Rig {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(names::FLOWS4, flows).map_max_entries(names::FLOWS6, flows);
         loader.override_global("AYA_LOG_LEVEL", &0u8, false);
+        // Packets come here faster than refusals may leave.
+        loader.override_global("ANSWERS_UNLIMITED", &1u8, true);
         let mut ebpf = loader.load(object()?).context("cannot load the eBPF object")?;
         load_packet_programs(&mut ebpf)?;
         let counters = ebpf.take_map(names::COUNTERS).context("the object has no counters")?;

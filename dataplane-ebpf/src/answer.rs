@@ -11,6 +11,7 @@ use crate::{
     headers::{self, Headers, L3},
     packet::Packet,
     pipeline::Verdict,
+    tables::Node,
     wire::{
         ethernet::Ethernet,
         icmp,
@@ -47,36 +48,50 @@ trait Refuse<const N: usize> {
 
 /// Answer an IPv4 packet instead of whom it was for.
 #[inline(always)]
-pub fn refuse4<P: Packet + ?Sized>(packet: &mut P) -> Verdict {
+pub fn refuse4<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Node,
+{
     match headers::parse4(packet) {
-        Ok(headers) => refuse(packet, &headers),
+        Ok(headers) => refuse(packet, &headers, tables),
         Err(reason) => Verdict::Pass(reason),
     }
 }
 
 /// Answer an IPv6 packet instead of whom it was for.
 #[inline(always)]
-pub fn refuse6<P: Packet + ?Sized>(packet: &mut P) -> Verdict {
+pub fn refuse6<P, T>(packet: &mut P, tables: &mut T) -> Verdict
+where
+    P: Packet + ?Sized,
+    T: Node,
+{
     match headers::parse6(packet) {
-        Ok(headers) => refuse(packet, &headers),
+        Ok(headers) => refuse(packet, &headers, tables),
         Err(reason) => Verdict::Pass(reason),
     }
 }
 
 #[inline(always)]
-fn refuse<P: Packet + ?Sized, const N: usize>(packet: &mut P, headers: &Headers<N>) -> Verdict
+fn refuse<P, T, const N: usize>(packet: &mut P, headers: &Headers<N>, tables: &mut T) -> Verdict
 where
+    P: Packet + ?Sized,
+    T: Node,
     [u8; N]: Refuse<N>,
 {
+    if headers.protocol == TCP && headers.tcp_flags & tcp::RST != 0 {
+        // Nobody answers a reset (RFC 9293, section 3.5.2).
+        return Verdict::Drop(Reason::RefusedSilently);
+    }
+    if !tables.may_answer() {
+        return Verdict::Drop(Reason::RefusalLimited);
+    }
     let answered = if headers.protocol == UDP {
         <[u8; N]>::unreachable::<P, { udp::LEN }>(packet, headers)
     } else if headers.protocol == SCTP {
         unreachable_sctp(packet, headers)
-    } else if headers.tcp_flags & tcp::RST == 0 {
-        reset(packet, headers)
     } else {
-        // Nobody answers a reset (RFC 9293, section 3.5.2).
-        return Verdict::Drop(Reason::RefusedSilently);
+        reset(packet, headers)
     };
     match answered.and_then(|()| packet.window(0)) {
         Some(header) => {

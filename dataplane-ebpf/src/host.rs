@@ -68,6 +68,8 @@ pub struct HostTables {
     pub v4: Family<4>,
     /// IPv6.
     pub v6: Family<16>,
+    /// Refusals that may still be sent; `None` for any number.
+    pub answers_left: Option<u32>,
     /// Index of the only device that packets may leave by, for XDP.
     pub transmits_only_by: Option<u32>,
     /// The socket's cookie.
@@ -121,6 +123,17 @@ impl Node for HostTables {
 
     fn stay(&mut self, key: &AffinityKey, affinity: &Affinity) {
         self.affinity.insert(*key, *affinity);
+    }
+
+    fn may_answer(&mut self) -> bool {
+        match &mut self.answers_left {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
     }
 
     fn has_stack(&self) -> bool {

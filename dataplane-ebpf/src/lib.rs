@@ -24,6 +24,7 @@ pub mod select;
 
 pub mod answer;
 pub mod errors;
+pub mod limit;
 pub mod rewrite;
 pub mod unfinished;
 

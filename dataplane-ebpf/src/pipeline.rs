@@ -111,8 +111,8 @@ where
     }
     match (step, family) {
         (Step::Done(verdict), _) => verdict,
-        (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet),
-        (Step::First(_) | Step::Refuse, Family::V6) => answer::refuse6(packet),
+        (Step::First(_) | Step::Refuse, Family::V4) => answer::refuse4(packet, tables),
+        (Step::First(_) | Step::Refuse, Family::V6) => answer::refuse6(packet, tables),
     }
 }
 

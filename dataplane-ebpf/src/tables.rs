@@ -101,6 +101,9 @@ pub trait Node {
     /// Note the endpoint that a client has from now on.
     fn stay(&mut self, key: &AffinityKey, affinity: &Affinity);
 
+    /// Whether this CPU may send one more refusal (see [`crate::limit`]); counts it if so.
+    fn may_answer(&mut self) -> bool;
+
     /// Whether rewritten packets may be handed to the stack. XDP may not: its packets are sent on
     /// by the device they came from, or left to TC.
     fn has_stack(&self) -> bool;

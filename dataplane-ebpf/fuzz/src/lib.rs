@@ -81,9 +81,10 @@ pub fn answer(data: &[u8]) {
     let Some(kind) = bytes.take() else { return };
     let before = frames::frame(kind, &mut bytes);
     let mut frame = Frame(before.clone());
+    let mut tables = world::tables(0);
     let verdict = match headers::family(&mut frame) {
-        Ok(headers::Family::V4) => refusal::refuse4(&mut frame),
-        Ok(headers::Family::V6) => refusal::refuse6(&mut frame),
+        Ok(headers::Family::V4) => refusal::refuse4(&mut frame, &mut tables),
+        Ok(headers::Family::V6) => refusal::refuse6(&mut frame, &mut tables),
         Err(_) => return,
     };
     assert_kept(&before, &frame.0, verdict);

@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::{
-    host::Frame,
+    host::{Frame, HostTables},
     samples::{Sample, checksum},
 };
 
@@ -14,7 +14,7 @@ const INIT: [u8; 20] = [1, 0, 0, 20, 0, 0, 0, 9, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0
 /// The packet that answers, and the bytes behind its IP header.
 fn refused4(sample: &Sample<V4>) -> (Vec<u8>, Vec<u8>) {
     let mut frame = Frame(sample.build());
-    assert_eq!(refuse4(&mut frame), Verdict::Answer(Reason::Refused));
+    assert_eq!(refuse4(&mut frame, &mut HostTables::default()), Verdict::Answer(Reason::Refused));
     let header = &frame.0[L3..L3 + ipv4::LEN];
     assert_eq!(checksum(header), [0, 0]);
     assert_eq!(usize::from(u16::from_be_bytes([header[2], header[3]])), frame.0.len() - L3);
@@ -25,7 +25,7 @@ fn refused4(sample: &Sample<V4>) -> (Vec<u8>, Vec<u8>) {
 
 fn refused6(sample: &Sample<V6>) -> (Vec<u8>, Vec<u8>) {
     let mut frame = Frame(sample.build());
-    assert_eq!(refuse6(&mut frame), Verdict::Answer(Reason::Refused));
+    assert_eq!(refuse6(&mut frame, &mut HostTables::default()), Verdict::Answer(Reason::Refused));
     let (header, body) = frame.0[L3..].split_at(ipv6::LEN);
     assert_eq!(usize::from(u16::from_be_bytes([header[4], header[5]])), body.len());
     assert_eq!(header[8..24], sample.tuple.dst);
@@ -109,5 +109,8 @@ fn a_syn_is_reset_with_the_number_that_it_waits_for() {
 fn a_reset_is_not_answered() {
     let sample = Sample::<V4> { tcp_flags: tcp::RST, ..Sample::new(TCP, &[]) };
     let mut frame = Frame(sample.build());
-    assert_eq!(refuse4(&mut frame), Verdict::Drop(Reason::RefusedSilently));
+    assert_eq!(
+        refuse4(&mut frame, &mut HostTables::default()),
+        Verdict::Drop(Reason::RefusedSilently)
+    );
 }

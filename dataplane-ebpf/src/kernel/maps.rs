@@ -1,6 +1,7 @@
 //! The maps. Sizes given here are defaults; the loader may set others.
 
 use aya_ebpf::{
+    Global,
     bindings::{BPF_F_NO_PREALLOC, bpf_fib_lookup},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
@@ -72,6 +73,14 @@ pub(super) static DRAFT_AFFINITY: PerCpuArray<Affinity> = PerCpuArray::with_max_
 /// The parameters of a route lookup, for the same reason.
 #[map]
 pub(super) static DRAFT_ROUTE: PerCpuArray<bpf_fib_lookup> = PerCpuArray::with_max_entries(1, 0);
+
+/// Until when this CPU's refusals are paid for, in ns of the coarse clock.
+#[map]
+pub(super) static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Set by whoever compares the programs with the library, packet by packet: no limit on refusals.
+#[unsafe(no_mangle)]
+pub(super) static ANSWERS_UNLIMITED: Global<u8> = Global::new(0);
 
 /// Count one packet or call.
 #[inline(always)]

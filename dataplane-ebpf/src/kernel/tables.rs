@@ -14,7 +14,10 @@ use dataplane_common::{
     Affinity, AffinityKey, Endpoint, EndpointId, Flow, FlowKey, Frontend, FrontendKey, Link,
     SourceKey, Tuple, flow::tick,
 };
-use dataplane_ebpf::tables::{Insert, Node, Origin, Ports, Route, Tables};
+use dataplane_ebpf::{
+    limit,
+    tables::{Insert, Node, Origin, Ports, Route, Tables},
+};
 
 use super::maps;
 
@@ -124,6 +127,20 @@ impl Node for Maps {
     }
 
     #[inline(always)]
+    fn may_answer(&mut self) -> bool {
+        if maps::ANSWERS_UNLIMITED.load() != 0 {
+            return true;
+        }
+        let Some(paid) = maps::ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's own value, aligned and alive for the whole program run.
+        let paid_ns = unsafe { *paid };
+        let Some(more_ns) = limit::one_more(paid_ns, self.now_ns()) else { return false };
+        // SAFETY: as above.
+        unsafe { *paid = more_ns };
+        true
+    }
+
+    #[inline(always)]
     fn has_stack(&self) -> bool {
         !self.is_xdp
     }
@@ -139,6 +156,7 @@ impl Node for Maps {
 /// Volatile: otherwise the compiler copies the words two at a time to any place on the stack, and the
 /// verifier allows that only where they are aligned.
 #[inline(always)]
+#[expect(clippy::cast_ptr_alignment, reason = "the words of map values are aligned")]
 fn load(word: &[u8; 4]) -> [u8; 4] {
     // SAFETY: a reference is readable, and map values are aligned to 4 bytes at least.
     unsafe { core::ptr::from_ref(word).cast::<u32>().read_volatile() }.to_ne_bytes()

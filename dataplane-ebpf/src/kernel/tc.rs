@@ -129,13 +129,13 @@ fn first6(skb: *mut __sk_buff, scope: Scope, reason: u32) -> u64 {
 #[inline(never)]
 fn refuse4(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    Outcome::of(Step::Done(answer::refuse4(&mut Skb(&context)))).0
+    Outcome::of(Step::Done(answer::refuse4(&mut Skb(&context), &mut tables(&context)))).0
 }
 
 #[inline(never)]
 fn refuse6(skb: *mut __sk_buff) -> u64 {
     let context = TcContext::new(skb);
-    Outcome::of(Step::Done(answer::refuse6(&mut Skb(&context)))).0
+    Outcome::of(Step::Done(answer::refuse6(&mut Skb(&context), &mut tables(&context)))).0
 }
 
 /// Why a flow begins.

@@ -1,7 +1,10 @@
 //! Metrics as Prometheus reads them (text format 0.0.4).
 
+mod no_local;
+
 use std::fmt::Write as _;
 
+use self::no_local::NoLocal;
 use super::Context;
 use crate::{
     daemon::report::Report,
@@ -20,8 +23,11 @@ pub fn render(context: &Context) -> String {
         Err(error) => tracing::warn!(%error, "no counters for /metrics"),
     }
     let maps = KernelMaps::from_pins(&context.pins.maps());
-    match maps.and_then(|mut maps| status::maps(&mut maps)) {
-        Ok(rows) => map_fill(&mut text, &rows),
+    match maps.and_then(|mut maps| Ok((status::maps(&mut maps)?, no_local::count(&mut maps)?))) {
+        Ok((rows, without)) => {
+            map_fill(&mut text, &rows);
+            no_local_endpoints(&mut text, &without);
+        }
         Err(error) => tracing::warn!(%error, "no map fill for /metrics"),
     }
     histogram(&mut text, "hashplane_sync_duration_seconds", "Time of one sync.", &sync);
@@ -51,6 +57,16 @@ fn map_fill(text: &mut String, rows: &[MapRow]) {
     head(text, "hashplane_map_capacity", "gauge", "Entries that the map can hold.");
     for row in rows {
         sample(text, "hashplane_map_capacity", &[("map", &row.map)], row.capacity.into());
+    }
+}
+
+fn no_local_endpoints(text: &mut String, without: &NoLocal) {
+    let name = "hashplane_no_local_endpoints";
+    let help =
+        "Service ports with the policy Local that drop packets: only other nodes have endpoints.";
+    head(text, name, "gauge", help);
+    for (policy, count) in [("internal", without.internal), ("external", without.external)] {
+        sample(text, name, &[("traffic_policy", policy)], count as u64);
     }
 }
 

@@ -1,6 +1,6 @@
 //! How clients outside reach a Service: load balancers, external IPs, source ranges, health checks.
 
-use dataplane_user::model::{DropCause, HealthCheck, Kind, ObjectName, Route, Scope};
+use dataplane_user::model::{DropCause, FrontendKind, HealthCheck, Kind, ObjectName, Route, Scope};
 
 use crate::objects::{ask, ask_from, gone, objects, problems, table, targets};
 
@@ -93,6 +93,15 @@ spec: {type: NodePort, clusterIP: 10.96.0.9, ports: [{port: 80, nodePort: 30080}
     let route = ask(&table, Scope::Outside, "192.0.2.10", 30080);
     assert_eq!(targets(&route), ["10.1.0.5:8080", "10.1.1.6:8080"]);
     assert_eq!(ask(&table, Scope::Host, "127.0.0.1", 30080), Route::Refused, "the node port");
+}
+
+#[test]
+fn an_external_ip_that_is_the_cluster_ip_is_served_once_as_that() {
+    let table = table(&web("ClusterIP", "externalIPs: [10.96.0.1]", ""));
+    let frontends = table.port(&table.keys()[0]).unwrap().frontends;
+    let kinds: Vec<FrontendKind> = frontends.iter().map(|frontend| frontend.kind).collect();
+    assert_eq!(kinds, [FrontendKind::ClusterIp]);
+    assert_eq!(problems(&table), [""; 0]);
 }
 
 #[test]

@@ -69,8 +69,9 @@ fn a_node_port_works_with_xdp_in_the_network_stack() {
         return;
     }
     let world = World::with(&["--xdp", "generic"]);
-    let status = world.a.tool(&["status"]).unwrap();
-    assert!(status.contains("generic"), "the status says how XDP runs:\n{status}");
+    until("the status says how XDP runs", || {
+        world.a.tool(&["status"]).unwrap().contains("generic").then_some(())
+    });
     let (web, [near, far]) = service(&world);
     check_from_outside(&world, &[&near, &far]);
     let count = |reason| world.a.metric("hashplane_outcomes_total", &["nic_xdp", reason]).unwrap();

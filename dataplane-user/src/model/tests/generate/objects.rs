@@ -96,6 +96,7 @@ fn outside() -> impl Strategy<Value = (Vec<Value>, Vec<String>, Ranges)> {
         .prop_map(|(ip, mode)| json!({"ip": ip.to_string(), "ipMode": mode}));
     let external = prop_oneof![
         8 => outer().prop_map(|ip| ip.to_string()),
+        1 => (1u8..4, any::<bool>()).prop_map(|(of, is_v6)| cluster_ip(of, is_v6).to_string()),
         2 => node.prop_map(|ip| ip.to_string()),
         1 => Just("everywhere".to_owned()),
     ];
