@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    run, say, setup,
+    coverage, run, say, setup,
     tally::{self, Tally},
     tidy,
 };
@@ -48,6 +48,7 @@ pub(crate) fn run(level: Level) -> ExitCode {
     tests("unit and property tests", unit, &mut report);
     if level == Level::All {
         integration(&mut report);
+        coverage(&mut report);
         miri(&mut report);
     }
     summary(&report)
@@ -120,6 +121,15 @@ fn once_more(first: &Tally, binary: &Path) -> Tally {
     command.env("HASHPLANE_BIN", binary);
     let unknown = || Tally { failed: first.failed, ..Tally::default() };
     tally::run(command).map_or_else(|_| unknown(), |(_, tally)| tally)
+}
+
+/// Its tests are the unit tests once more, so they are not counted again.
+fn coverage(report: &mut Report) {
+    const WHAT: &str = "coverage of the packet library";
+    match coverage::tools() {
+        Ok(_) => _ = check(WHAT, report, coverage::run),
+        Err(error) => skip(report, WHAT, &error.to_string()),
+    }
 }
 
 fn miri(report: &mut Report) {

@@ -6,11 +6,12 @@ use dataplane_common::{
 };
 use dataplane_ebpf::host::{Family, HostTables};
 
+use super::features;
 use crate::{frame::Spec, rig::Rig};
 
 /// TCP's ACK: a packet that begins no connection.
-const ACK: u8 = 0x10;
-const SYN: u8 = 0x02;
+pub(super) const ACK: u8 = 0x10;
+pub(super) const SYN: u8 = 0x02;
 /// Type of SCTP's chunks with data.
 const DATA: u8 = 0;
 /// Makes a packet of 1016 bytes: a length of three digits, as most have.
@@ -18,14 +19,16 @@ const SCTP_PAYLOAD: usize = 1000;
 /// Hops of a packet that is sent on again and again; each run takes one.
 const HOPS: u8 = 255;
 /// Runs in one call, where each takes a hop or begins a flow.
-const FEW: u32 = 200;
+pub(super) const FEW: u32 = 200;
 /// Runs in one call elsewhere.
-const MANY: u32 = 20_000;
+pub(super) const MANY: u32 = 20_000;
 /// Frontends in a chain: more than a call begins flows.
-const CHAIN: u8 = 250;
+pub(super) const CHAIN: u8 = 250;
+/// Bits of nanoseconds in a tick.
+const TICK_BITS: u32 = 30;
 const SERVICE: u8 = 96;
 const FORWARDED: u8 = 97;
-const PLAIN: u8 = 98;
+pub(super) const PLAIN: u8 = 98;
 
 /// One row.
 #[derive(Clone, Debug)]
@@ -46,7 +49,7 @@ pub(super) struct World {
     tables: HostTables,
 }
 
-trait Block<const N: usize> {
+pub(super) trait Block<const N: usize> {
     fn addr(block: u8, number: u8) -> [u8; N];
 }
 
@@ -90,7 +93,9 @@ impl World {
             }
         }
         let id = EndpointId::new(1, 0);
-        tables.live.insert(1, Live { id: id.to_bits(), views: Live::CLUSTER });
+        tables.live.insert(1, Live { id: id.to_bits(), views: Live::CLUSTER | Live::LOCAL });
+        features::fill(&mut tables, |tables| &mut tables.v4, id, rig.link());
+        features::fill(&mut tables, |tables| &mut tables.v6, id, rig.link());
         Self { tables }
     }
 
@@ -104,6 +109,9 @@ impl World {
         }
         for flow in tables.v6.flows.values_mut() {
             (flow.seen, flow.link_seen) = (now, now);
+        }
+        for last in tables.affinity.values_mut() {
+            last.last_ns = u64::from(now) << TICK_BITS;
         }
         rig.install(&tables)
     }
@@ -125,6 +133,14 @@ impl World {
             "xdp4_miss",
         ]));
         cases.push(sctp::<4>("sctp4_established"));
+        cases.extend(features::cases::<4>([
+            "tc4_new_affinity",
+            "tc4_again_affinity",
+            "tc4_new_ranges",
+            "tc4_new_local",
+            "tc4_established_udp",
+            "tc4_established_local",
+        ]));
         cases.push(Case { name: "parse_lookup6", ..baseline6("parse_lookup6", "bench_lookup") });
         cases.extend(family::<16>([
             "tc6_established",
@@ -136,6 +152,14 @@ impl World {
             "xdp6_miss",
         ]));
         cases.push(sctp::<16>("sctp6_established"));
+        cases.extend(features::cases::<16>([
+            "tc6_new_affinity",
+            "tc6_again_affinity",
+            "tc6_new_ranges",
+            "tc6_new_local",
+            "tc6_established_udp",
+            "tc6_established_local",
+        ]));
         cases
     }
 }
@@ -152,7 +176,7 @@ fn baseline6(name: &'static str, program: &'static str) -> Case {
     Case { name, program, frame, repeat: MANY, counts: None, needs_tables: true }
 }
 
-fn client<const N: usize>(dst: [u8; N], port: u16) -> Tuple<N>
+pub(super) fn client<const N: usize>(dst: [u8; N], port: u16) -> Tuple<N>
 where
     Family<N>: Block<N>,
 {

@@ -178,12 +178,11 @@ impl Attacher {
         self.held.retain(|place, _| wanted.contains_key(place));
         let mut outcome = Vec::new();
         for (place, target) in &wanted {
-            let attached = match self.held.get(place) {
-                Some(mode) => Ok(*mode),
-                None => {
-                    let device = place.ifindex.and_then(|ifindex| devices.devices.get(&ifindex));
-                    self.attach(*place, target, device)
-                }
+            let attached = if let Some(mode) = self.held.get(place) {
+                Ok(*mode)
+            } else {
+                let device = place.ifindex.and_then(|ifindex| devices.devices.get(&ifindex));
+                self.attach(*place, target, device)
             };
             let mut attachment = Attachment {
                 program: place.program,

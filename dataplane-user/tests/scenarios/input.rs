@@ -75,15 +75,17 @@ fn packet(value: &Value) -> Packet {
 }
 
 fn object(document: &Value) -> ObjectEvent {
-    fn read<T: serde::de::DeserializeOwned>(document: &Value) -> Box<T> {
-        Box::new(serde_json::from_value(document.clone()).unwrap())
+    fn read<T: serde::de::DeserializeOwned>(document: &Value) -> T {
+        serde_json::from_value(document.clone()).unwrap()
     }
     let file = None;
     match document["kind"].as_str() {
-        Some("Service") => ObjectEvent::Service { object: read(document), file },
-        Some("EndpointSlice") => ObjectEvent::EndpointSlice { object: read(document), file },
-        Some("Pod") => ObjectEvent::Pod { object: read(document), file },
-        Some("Node") => ObjectEvent::Node { object: read(document), file },
+        Some("Service") => ObjectEvent::Service { object: Box::new(read(document)), file },
+        Some("EndpointSlice") => {
+            ObjectEvent::EndpointSlice { object: Box::new(read(document)), file }
+        }
+        Some("Pod") => ObjectEvent::Pod { object: Box::new(read(document)), file },
+        Some("Node") => ObjectEvent::Node { object: Box::new(read(document)), file },
         kind => panic!("a scenario has no use for kind {kind:?}"),
     }
 }

@@ -112,7 +112,7 @@ fn load_balancers_see_which_nodes_have_endpoints() {
     };
     // Two families and two protocols.
     assert_eq!((dropping(&world.a, "external"), dropping(&world.b, "external")), (4.0, 0.0));
-    assert_eq!(dropping(&world.a, "internal"), 0.0);
+    assert!(dropping(&world.a, "internal") < 1.0);
     // Terminating endpoints take traffic, but no load balancer should send any.
     web.set_endpoints([Endpoint::at(&far).terminating()]);
     world.apply(&web);
@@ -152,7 +152,7 @@ fn a_health_check_port_that_is_taken_is_a_problem_until_it_is_free() {
     host.serve(HEALTH_PORT).unwrap();
     world.apply(&service(&world, HEALTH_PORT).endpoint(&near));
     let problems = || world.a.metric("hashplane_problems", &["\"health_check_port\""]).unwrap();
-    until("both families are problems", || (problems() == 2.0).then_some(()));
+    until("both families are problems", || (problems() > 1.5).then_some(()));
     assert!(world.a.log().contains(&format!("0.0.0.0:{HEALTH_PORT} for health checks of Service")));
     until_health(&world, NodeName::B, HEALTH_PORT, (503, 0));
     host.stop_serving(HEALTH_PORT).unwrap();
@@ -186,7 +186,7 @@ fn a_node_that_is_about_to_be_deleted_wants_no_traffic_but_is_alive() {
     assert_eq!(codes(&host), [200, 200]);
 }
 
-/// More addresses of node A: one in 192.168.77.0/25 and fd77::/120, one in neither.
+/// More addresses of node A: one in `192.168.77.0/25` and `fd77::/120`, one in neither.
 const CHOSEN: Addresses = Addresses {
     v4: Ipv4Addr::new(192, 168, 77, 99),
     v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x99),
