@@ -156,10 +156,9 @@ impl Node for Maps {
 /// Volatile: otherwise the compiler copies the words two at a time to any place on the stack, and the
 /// verifier allows that only where they are aligned.
 #[inline(always)]
-#[expect(clippy::cast_ptr_alignment, reason = "the words of map values are aligned")]
-fn load(word: &[u8; 4]) -> [u8; 4] {
-    // SAFETY: a reference is readable, and map values are aligned to 4 bytes at least.
-    unsafe { core::ptr::from_ref(word).cast::<u32>().read_volatile() }.to_ne_bytes()
+fn load(word: &u32) -> [u8; 4] {
+    // SAFETY: a reference is readable.
+    unsafe { core::ptr::from_ref(word).read_volatile() }.to_ne_bytes()
 }
 
 macro_rules! tables {
@@ -177,9 +176,9 @@ macro_rules! tables {
 
             #[inline(always)]
             fn endpoint(&self, slot: u32) -> Option<Endpoint<$len>> {
-                let words = maps::$endpoints.get_ptr(slot)?.cast::<[[u8; 4]; ($len + 8) / 4]>();
-                // SAFETY: an endpoint of this family is so many words, plain bytes in a map value
-                // that stays readable until the run ends.
+                let words = maps::$endpoints.get_ptr(slot)?.cast::<[u32; ($len + 8) / 4]>();
+                // SAFETY: an endpoint of this family is so many words, aligned as they are, in a map
+                // value that stays readable until the run ends.
                 let words = unsafe { &*words };
                 let mut addr = [[0; 4]; $len / 4];
                 for (number, word) in addr.iter_mut().enumerate() {
