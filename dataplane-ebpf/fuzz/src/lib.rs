@@ -8,11 +8,11 @@ mod bytes;
 mod frames;
 mod world;
 
-use dataplane_common::{Reason, SCTP, TCP, UDP};
+use dataplane_common::{Flow, Live, Reason, SCTP, TCP, UDP, mapped};
 use dataplane_ebpf::{
     Scope, Verdict, answer as refusal, egress,
     headers::{self, Headers, L3},
-    host::Frame,
+    host::{Family, Frame},
     ingress,
     sockets::{self as hooks, Decision, Name},
 };
@@ -112,7 +112,10 @@ pub fn pipeline(data: &[u8]) {
             ingress(&mut frame, &mut tables, scope)
         };
         assert_kept(&before, &frame.0, verdict);
+        assert_one_view(&tables.v4);
+        assert_one_view(&tables.v6);
         tables.now = tables.now.wrapping_add(u32::from(kind & 1));
+        tables.now_ns += u64::from(kind & 1) << 30;
         last = Some(frame.0);
     }
 }
@@ -152,6 +155,14 @@ pub fn errors(data: &[u8]) {
     }
 }
 
+/// Every flow knows the one view that its endpoint was chosen in.
+fn assert_one_view<const N: usize>(family: &Family<N>) {
+    for flow in family.flows.values() {
+        let views = Flow::<N>::views(flow.flags);
+        assert!(views == Live::CLUSTER || views == Live::LOCAL, "{flow:?}");
+    }
+}
+
 fn assert_kept(before: &[u8], after: &[u8], verdict: Verdict) {
     match verdict {
         Verdict::Pass(_) => assert_eq!(after, before, "passed, but not as it was: {verdict:?}"),
@@ -185,6 +196,11 @@ pub fn sockets(data: &[u8]) {
             _ => hooks::sendmsg(&mut tables, &name),
         };
         let shown_as = if kind & 0x40 == 0 { protocol } else { UDP };
+        tables.now_ns += 1 << 28;
+        if tables.netns_cookie != 1 && name.addr[..13] == mapped(world::LOOPBACK4)[..13] {
+            let kept = matches!(decision, Decision::Keep(_));
+            assert!(kept, "a pod's own loopback address: {decision:?}");
+        }
         match decision {
             Decision::Keep(_) | Decision::Refuse(_) => {}
             Decision::Replace(endpoint, _) => {

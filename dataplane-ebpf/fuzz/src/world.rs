@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use dataplane_common::{
-    Config, Endpoint, EndpointId, Frontend, FrontendKey, Link, Live, SCTP, Slots, TCP, UDP, mapped,
+    Config, Endpoint, EndpointId, Frontend, FrontendKey, Link, Live, SCTP, Slots, SourceKey, TCP,
+    UDP, mapped,
 };
 use dataplane_ebpf::{
     Route,
@@ -22,6 +23,9 @@ pub(crate) const FRONTENDS6: [[u8; 16]; 4] = [v6(0x61), v6(0x62), v6(1), v6(0x99
 /// A service's port, a `NodePort`, one that a translated source may have, and nobody's.
 pub(crate) const PORTS: [u16; 4] = [80, 30_080, 40_000, 7];
 
+/// A loopback address that is one byte away from a service's.
+pub(crate) const LOOPBACK4: [u8; 4] = [127, 96, 0, 1];
+
 const fn v6(last: u8) -> [u8; 16] {
     [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
 }
@@ -31,7 +35,7 @@ pub(crate) fn tables(what: u8) -> HostTables {
     let masquerades = what & 2 == 0;
     let config = Config {
         host_netns_cookie: 1,
-        flags: u32::from(what >> 3 & 1),
+        flags: u32::from(what >> 3 & 1) | if what & 0x10 == 0 { Config::LOOPBACK } else { 0 },
         masquerade4: if masquerades { FRONTENDS4[2] } else { [0; 4] },
         masquerade6: if masquerades { FRONTENDS6[2] } else { [0; 16] },
         source_port_min: 40_000,
@@ -51,13 +55,19 @@ pub(crate) fn tables(what: u8) -> HostTables {
         config: (what & 1 == 0).then_some(config),
         live: ids
             .iter()
-            .map(|id| (id.index(), Live { id: id.to_bits(), views: Live::CLUSTER }))
+            .zip([Live::CLUSTER, Live::CLUSTER | Live::LOCAL, Live::LOCAL])
+            .map(|(id, views)| (id.index(), Live { id: id.to_bits(), views }))
             .collect(),
-        v4: family([own4, host4, other4], &FRONTENDS4, what),
-        v6: family([own6, host6, other6], &FRONTENDS6, what),
+        v4: family([own4, host4, other4], &FRONTENDS4, [10, 244, 0, 8], what),
+        v6: family([own6, host6, other6], &FRONTENDS6, v6(8), what),
         transmits_only_by: (what & 4 != 0).then_some(2),
         ..HostTables::default()
     };
+    tables.v4.frontends.insert(
+        FrontendKey::new(LOOPBACK4, PORTS[0], TCP),
+        tables.v4.frontends[&FrontendKey::new(FRONTENDS4[0], PORTS[0], TCP)],
+    );
+    tables.open_gate(&LOOPBACK4);
     for addr in &FRONTENDS4[..2] {
         tables.open_gate(addr);
     }
@@ -70,16 +80,32 @@ pub(crate) fn tables(what: u8) -> HostTables {
 fn family<const N: usize>(
     endpoints: [Endpoint<N>; 3],
     frontends: &[[u8; N]; 4],
+    client: [u8; N],
     what: u8,
 ) -> Family<N> {
-    let full = Frontend { inside: Slots { base: 0, count: 3 }, service: 1, ..Frontend::default() };
-    let none = Frontend { inside: Slots::default(), service: 2, ..full };
-    let node = Frontend { flags: Frontend::MASQUERADE_INSIDE, service: 3, ..full };
+    let all = Slots { base: 0, count: 3 };
+    let full = Frontend { inside: all, outside: all, service: 1, ..Frontend::default() };
+    let none = Frontend { inside: Slots::default(), outside: Slots::default(), service: 2, ..full };
+    let masquerade = Frontend::MASQUERADE_INSIDE | Frontend::MASQUERADE_OUTSIDE;
+    let node = Frontend { flags: masquerade, service: 3, ..full };
+    // The endpoints of the cluster-wide view come first, those of the local one last.
+    let (inside, outside) = (Slots { base: 0, count: 2 }, Slots { base: 1, count: 2 });
+    let views = Frontend { inside, outside, flags: Frontend::LOCAL_OUTSIDE, ..full };
+    let ranges = Frontend { flags: masquerade | Frontend::SOURCE_RANGES, service: 4, ..full };
+    let affinity =
+        Frontend { flags: views.flags | Frontend::AFFINITY, affinity_s: 2, service: 5, ..views };
+    let drops = Frontend::LOCAL_OUTSIDE | Frontend::DROP_OUTSIDE;
+    let dropped = Frontend { outside: Slots::default(), flags: drops, service: 6, ..views };
     let mut known = BTreeMap::new();
+    known.insert(FrontendKey::new(frontends[1], 0, 0), Frontend::default());
     for protocol in [TCP, UDP, SCTP] {
         known.insert(FrontendKey::new(frontends[0], PORTS[0], protocol), full);
         known.insert(FrontendKey::new(frontends[1], PORTS[0], protocol), none);
         known.insert(FrontendKey::any_node_address(PORTS[1], protocol), node);
+        known.insert(FrontendKey::new(frontends[0], PORTS[1], protocol), ranges);
+        known.insert(FrontendKey::new(frontends[0], PORTS[2], protocol), affinity);
+        known.insert(FrontendKey::new(frontends[0], PORTS[3], protocol), views);
+        known.insert(FrontendKey::new(frontends[1], PORTS[1], protocol), dropped);
     }
     let link = Link { ifindex: 2 + u32::from(what >> 4 & 1), ..Link::default() };
     Family {
@@ -88,6 +114,8 @@ fn family<const N: usize>(
         // The last slot of the block may lie beyond the array.
         endpoints_max: if what & 0x20 == 0 { 3 } else { 2 },
         node_addresses: [frontends[2]].into(),
+        // The half of all clients that has the first of the usual ones.
+        sources: [SourceKey::range(4, client, 8 * u32::try_from(N).unwrap_or(0) - 1)].into(),
         flows_max: if what & 0x40 == 0 { 1024 } else { 3 },
         route: match what >> 7 {
             0 => Some(Route::Link(link)),

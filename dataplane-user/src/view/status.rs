@@ -158,7 +158,18 @@ impl Status {
 
 fn report_text(report: &serde_json::Value) -> String {
     let mut text = String::new();
-    for key in ["source", "source_connected", "in_sync", "pending", "problems", "left_out"] {
+    let keys = [
+        "source",
+        "source_connected",
+        "in_sync",
+        "pending",
+        "problems",
+        "left_out",
+        "node_leaves",
+        "health_check_listeners",
+        "health_check_failures",
+    ];
+    for key in keys {
         if let Some(value) = report.get(key) {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let _infallible = writeln!(text, "{}: {value}", key.replace('_', " "));
