@@ -48,7 +48,12 @@ fn objects(number: u32) -> (Service, EndpointSlice) {
     });
     let endpoints: Vec<_> = (0..ENDPOINTS)
         .map(|pod| Ipv4Addr::from(0x0b00_0000 + number * ENDPOINTS + pod))
-        .map(|address| json!({"addresses": [address], "nodeName": format!("node-{}", number % 9)}))
+        .map(|address| {
+            // As Kubernetes writes them for `trafficDistribution`.
+            let zone = format!("zone-{}", number % 3);
+            json!({"addresses": [address], "nodeName": format!("node-{}", number % 9),
+                "zone": zone, "hints": {"forZones": [{"name": zone}]}})
+        })
         .collect();
     let slice = json!({
         "metadata": {"namespace": namespace, "name": format!("{name}-x7k2p"),
