@@ -98,7 +98,8 @@ proptest! {
 
 #[test]
 fn every_length_of_sctp_keeps_a_right_crc() {
-    for len in 0..=1988_usize {
+    // Miri is slow, and no length is special to it.
+    for len in (0..=1988_usize).step_by(if cfg!(miri) { 331 } else { 1 }) {
         let payload: Vec<u8> = (0..=252).cycle().take(len).collect();
         let (v4, v6) = (Sample::<4>::new(SCTP, &payload), Sample::<16>::new(SCTP, &payload));
         let to = Tuple { dst_port: [0x36, 0x2c], ..v4.tuple };
