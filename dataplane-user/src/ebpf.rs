@@ -19,6 +19,7 @@ pub mod compile;
 pub mod simulate;
 
 pub mod apply;
+pub mod backend;
 pub mod maps;
 pub mod observe;
 

@@ -3,7 +3,17 @@
 pub mod model;
 pub mod source;
 
+pub mod netlink;
+
+pub mod backend;
+pub mod conntrack;
 pub mod ebpf;
+pub mod iptables;
+pub mod ipvs;
+pub mod nftables;
+
+pub mod probe;
+pub mod shadow;
 pub mod sync;
 
 pub mod devices;

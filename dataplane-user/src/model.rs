@@ -17,6 +17,8 @@ mod spec;
 mod views;
 mod zones;
 
+pub mod outcome;
+pub mod plan;
 pub mod route;
 pub mod table;
 
@@ -26,6 +28,8 @@ pub(crate) mod tests;
 pub use health::HealthCheck;
 pub use identity::{NODE_PORTS_DEFAULT, NodeIdentity};
 pub use object::{Kind, ObjectEvent, ObjectName, ObjectRef};
+pub use outcome::Outcome;
+pub use plan::{Clients, Served};
 pub use problem::{Cause, Problem};
 pub use route::{DropCause, Masquerade, Packet, Route, Scope, Target, route};
 pub use table::ServiceTable;

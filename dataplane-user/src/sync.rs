@@ -1,11 +1,16 @@
 //! The loop: collect events, settle, compile, diff, apply, retry.
+//!
+//! Which backend it drives may change while it runs.
 
 pub mod backoff;
 pub mod histogram;
-pub mod needs;
 pub mod services;
+pub mod switch;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -15,16 +20,11 @@ use tokio::{
 use self::{
     backoff::Backoff,
     histogram::Histogram,
-    needs::Needs,
     services::{Question, Services},
+    switch::{Switch, Switcher},
 };
 use crate::{
-    ebpf::{
-        Desired, Program,
-        flows::{self, Sweep},
-        maps::{MapError, MapWriter},
-        program::{Departed, Fill},
-    },
+    backend::{Backend, Departed, Desired, Error, Fill, Mode, Needs, Node},
     model::PortKey,
 };
 
@@ -63,8 +63,8 @@ pub struct Pace {
     pub interval_min: Duration,
     /// Most events taken in before an apply.
     pub batch_max: usize,
-    /// Time between two looks at the flows.
-    pub sweep_interval: Duration,
+    /// Time between two looks at what the kernel does by itself.
+    pub upkeep_interval: Duration,
 }
 
 impl Default for Pace {
@@ -72,7 +72,7 @@ impl Default for Pace {
         Self {
             interval_min: Duration::from_millis(5),
             batch_max: 100_000,
-            sweep_interval: Duration::from_secs(10),
+            upkeep_interval: Duration::from_secs(10),
         }
     }
 }
@@ -80,7 +80,9 @@ impl Default for Pace {
 /// What the loop has done and how things stand; a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// Whether the maps hold what the table says, but for those left out.
+    /// Which backend serves.
+    pub mode: Option<Mode>,
+    /// Whether the kernel holds what the table says, but for those left out.
     pub in_sync: bool,
     /// Entries that are not yet as they should be.
     pub pending: usize,
@@ -100,17 +102,21 @@ pub struct Status {
     pub network_programming: Histogram,
     /// Seconds that compile and apply took.
     pub sync: Histogram,
-    /// What the last look at the flows found; its gate bits are left out.
-    pub flows: Sweep,
+    /// Entries of flows that are tracked.
+    pub flow_entries: usize,
+    /// Entries that somebody else had changed, found and repaired since the start.
+    pub drifted: u64,
+    /// How many service ports the backend serves with less than the Service asks for.
+    pub limited: usize,
 }
 
 /// The loop and what it owns.
-#[derive(Debug)]
-pub struct Sync<T, M> {
+pub struct Sync<T, B> {
     table: T,
-    maps: M,
-    /// `None` until the maps could be read.
-    program: Option<Program>,
+    backend: B,
+    node: watch::Receiver<Node>,
+    /// Whether the kernel could be read back.
+    observed: bool,
     pace: Pace,
     started: Instant,
     /// When the first event came that is not in the maps yet.
@@ -125,17 +131,27 @@ pub struct Sync<T, M> {
     departed: Option<mpsc::UnboundedSender<Vec<Departed>>>,
     ask: mpsc::Sender<Question>,
     asked: mpsc::Receiver<Question>,
+    switch: mpsc::Sender<Switch<B>>,
+    switches: mpsc::Receiver<Switch<B>>,
 }
 
-impl<T: Table, M: MapWriter> Sync<T, M> {
-    /// A loop that first reads back what the maps hold, as often as it takes. Nothing is written
+impl<T, B> std::fmt::Debug for Sync<T, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sync").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl<T: Table, B: Backend> Sync<T, B> {
+    /// A loop that first reads back what the kernel holds, as often as it takes. Nothing is written
     /// before the source is in sync.
-    pub fn new(table: T, maps: M, pace: Pace) -> Self {
+    pub fn new(table: T, backend: B, node: watch::Receiver<Node>, pace: Pace) -> Self {
         let (ask, asked) = mpsc::channel(services::QUESTIONS_MAX);
+        let (switch, switches) = mpsc::channel(1);
         Self {
             table,
-            maps,
-            program: None,
+            backend,
+            node,
+            observed: false,
             pace,
             started: Instant::now(),
             waiting_since: None,
@@ -149,7 +165,14 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
             departed: None,
             ask,
             asked,
+            switch,
+            switches,
         }
+    }
+
+    /// Puts another backend in the place of this one, when asked.
+    pub fn switcher(&self) -> Switcher<B> {
+        Switcher::new(self.switch.clone())
     }
 
     /// Tells which services are in the maps, when asked.
@@ -173,28 +196,34 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
     }
 
     /// Runs until every sender of events is gone and the maps are right; gives back what it owned.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Received<T::Event>>) -> (T, M) {
+    pub async fn run(mut self, mut events: mpsc::Receiver<Received<T::Event>>) -> (T, B) {
         let mut last = None;
         let mut open = true;
         let mut received: Vec<Received<T::Event>> = Vec::new();
-        let mut sweep_at = Instant::now() + self.pace.sweep_interval;
+        let mut upkeep_at = Instant::now() + self.pace.upkeep_interval;
+        let mut node_open = true;
         self.observe();
         loop {
             let wake = self.wake();
             if !open && wake.is_none() {
-                return (self.table, self.maps);
+                return (self.table, self.backend);
             }
             tokio::select! {
                 count = events.recv_many(&mut received, self.pace.batch_max), if open => {
                     open = count > 0;
                 }
                 Some(question) = self.asked.recv() => {
-                    question.answer(self.program.as_ref());
+                    question.answer(&self.backend);
                     continue;
                 }
-                () = sleep_until(sweep_at), if open => {
-                    self.sweep();
-                    sweep_at = Instant::now() + self.pace.sweep_interval;
+                Some(switch) = self.switches.recv() => {
+                    self.switch(switch);
+                    continue;
+                }
+                changed = self.node.changed(), if node_open => node_open = changed.is_ok(),
+                () = sleep_until(upkeep_at), if open => {
+                    self.upkeep();
+                    upkeep_at = Instant::now() + self.pace.upkeep_interval;
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
@@ -219,17 +248,19 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
         }
     }
 
-    /// Reads back what the maps hold, unless that is known.
+    /// Reads back what the kernel holds, unless that is known.
     fn observe(&mut self) {
-        if self.program.is_some() {
+        if self.observed {
             return;
         }
-        match Program::observe(&mut self.maps) {
-            Ok(program) => {
-                self.program = Some(program);
+        match self.backend.observe() {
+            Ok(()) => {
+                self.observed = true;
                 self.succeeded();
             }
-            Err(error) => self.failed("cannot read the maps back, trying again", &error),
+            Err(error) => {
+                self.failed("cannot read back what the kernel holds, trying again", &error)
+            }
         }
     }
 
@@ -239,35 +270,67 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
         self.status.last_error = None;
     }
 
-    fn failed(&mut self, what: &str, error: &MapError) {
-        tracing::warn!(%error, "{what}");
+    fn failed(&mut self, what: &str, error: &Error) {
+        let error = chain(error);
+        tracing::warn!(error, "{what}");
         self.status.failures += 1;
-        self.status.last_error = Some(error.to_string());
+        self.status.last_error = Some(error);
         self.retry_at = Some(Instant::now() + self.backoff.delay());
     }
 
-    /// Expires flows, and clears gate bits that nobody needs any more (with the next round).
-    fn sweep(&mut self) {
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-        let now_ns =
-            now.map_or(0, |now| u64::try_from(Duration::from(now).as_nanos()).unwrap_or(0));
-        match flows::sweep(&mut self.maps, dataplane_common::flow::tick(now_ns)) {
-            Ok(mut sweep) => {
-                let bits = std::mem::take(&mut sweep.gate_bits);
-                if let Some(program) = &mut self.program {
-                    program.clear_gate(&bits);
-                }
-                self.status.flows = sweep;
-            }
-            Err(error) => tracing::warn!(%error, "cannot sweep the flows, trying again later"),
+    /// Lets the backend look after the kernel; what others changed is put right with the next round.
+    fn upkeep(&mut self) {
+        if !self.compiled {
+            return;
         }
+        match self.backend.upkeep() {
+            Ok(upkeep) => {
+                self.status.flow_entries = upkeep.flow_entries;
+                self.status.drifted += upkeep.drifted as u64;
+                if upkeep.drifted > 0 {
+                    let entries = upkeep.drifted;
+                    tracing::warn!(
+                        entries,
+                        "somebody else changed what we had put into the kernel"
+                    );
+                }
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "cannot look after the kernel, trying again later");
+            }
+        }
+    }
+
+    /// Programs another backend in full, while this one still serves, and puts it in its place.
+    fn switch(&mut self, Switch { backend: mut next, done }: Switch<B>) {
+        if !self.compiled {
+            let _gone = done.send(Err((next, "the table is not complete yet".into())));
+            return;
+        }
+        let now_ms = self.now_ms();
+        let mut fill = || {
+            next.observe()?;
+            next.set_node(&self.node.borrow_and_update());
+            next.compile(&self.table);
+            next.apply(now_ms)
+        };
+        let result = fill();
+        if let Err(error) = result {
+            let _gone = done.send(Err((next, error)));
+            return;
+        }
+        let last = std::mem::replace(&mut self.backend, next);
+        self.needs.send_replace(self.backend.needs());
+        self.status.services_version += 1;
+        self.snapshot();
+        let _gone = done.send(Ok(last));
     }
 
     /// When there is something to do without an event.
     fn wake(&self) -> Option<Instant> {
         let rest = || Instant::now() + Duration::from_secs(1);
-        let resting = self.program.as_ref().is_some_and(Program::is_resting);
-        self.retry_at.or_else(|| resting.then(rest))
+        self.retry_at.or_else(|| self.backend.is_resting().then(rest))
     }
 
     fn now_ms(&self) -> u64 {
@@ -278,39 +341,41 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
     fn round(&mut self) {
         self.observe();
         let now_ms = self.now_ms();
-        let Some(program) = &mut self.program else {
+        if !self.observed {
             self.publish.send_replace(self.status.clone());
             return;
-        };
+        }
         if !self.table.is_synced() {
             // Half a table would refuse services whose endpoints just have not been told yet.
             return;
         }
         let begun = Instant::now();
-        let roomier = program.reclaim(now_ms);
+        let roomier = self.backend.reclaim(now_ms);
         let changed = self.table.take_changed();
+        if !self.compiled || self.node.has_changed().unwrap_or(false) {
+            self.backend.set_node(&self.node.borrow_and_update());
+        }
         if self.compiled {
             for key in &changed {
-                // An error is kept in the program and shown in the status.
-                let _ = program.change(key, self.table.port(key).as_ref());
+                self.backend.change(key, self.table.port(key).as_ref());
             }
             if roomier || !changed.is_empty() {
-                program.retry(&self.table);
+                self.backend.retry(&self.table);
             }
         } else {
-            program.compile(&self.table);
+            self.backend.compile(&self.table);
             self.compiled = true;
         }
+        let needs = self.backend.needs();
         self.needs.send_if_modified(|told| {
-            let needs = Needs::of(program);
             let changed = *told != needs;
             *told = needs;
             changed
         });
-        let wrote = program.pending() > 0;
-        let result = program.apply(&mut self.maps, now_ms);
+        let wrote = self.backend.pending() > 0;
+        let result = self.backend.apply(now_ms);
         // Only now do those who left get no new flows.
-        let departed = if result.is_ok() { program.take_departed() } else { Vec::new() };
+        let departed = if result.is_ok() { self.backend.take_departed() } else { Vec::new() };
         match result {
             Ok(_) => {
                 self.succeeded();
@@ -334,23 +399,43 @@ impl<T: Table, M: MapWriter> Sync<T, M> {
 
     /// Publishes how things stand, in O(1): who wants the services asks for them.
     fn snapshot(&mut self) {
-        if let Some(program) = &self.program {
-            let pending = program.pending();
-            self.status.in_sync = pending == 0;
-            self.status.pending = pending;
-            self.status.fill = program.fill().to_vec();
-            self.status.contested = program.contested();
-            self.status.left_out = program.left_out().len();
-            if self.status.left_out > self.logged_left_out
-                && let Some(error) = program.left_out().values().next_back()
-            {
-                let ports = self.status.left_out;
-                tracing::error!(ports, example = %error, "service ports found no room in the maps");
-            }
-            self.logged_left_out = self.status.left_out;
+        let backend = &self.backend;
+        self.status.mode = Some(backend.mode());
+        self.status.pending = backend.pending();
+        self.status.in_sync = self.status.pending == 0;
+        self.status.fill = backend.fill();
+        self.status.contested = backend.contested();
+        self.status.left_out = backend.left_out().len();
+        if self.status.left_out > self.logged_left_out
+            && let Some(error) = backend.left_out().values().next_back()
+        {
+            let ports = self.status.left_out;
+            tracing::error!(ports, example = %error, "service ports found no room in the maps");
         }
+        self.logged_left_out = self.status.left_out;
+        let limits = backend.limits();
+        let ports = limits.map_or(0, BTreeMap::len);
+        if ports > self.status.limited
+            && let Some((key, words)) = limits.and_then(BTreeMap::last_key_value)
+        {
+            let example = format!("{}/{}", key.namespace, key.service);
+            let words = words.join("; ");
+            tracing::warn!(ports, example, "{} serves services with less: {words}", backend.mode());
+        }
+        self.status.limited = ports;
         self.publish.send_replace(self.status.clone());
     }
+}
+
+/// An error and its causes, in one line.
+pub fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

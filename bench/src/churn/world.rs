@@ -9,10 +9,10 @@ use anyhow::{Context as _, ensure};
 use dataplane_common::{Endpoint, Frontend, FrontendKey, Live, Slots, TCP, names};
 use dataplane_user::{
     ebpf::{
-        Desired, Program,
+        Program,
         maps::{KernelMaps, MapWriter as _},
     },
-    model::{Kind, NodeIdentity, ObjectEvent, PortKey, PortState, ServiceTable},
+    model::{Kind, NodeIdentity, ObjectEvent, ServiceTable},
 };
 
 use nix::time::{ClockId, clock_gettime};
@@ -25,22 +25,9 @@ const FLOWS: u32 = 1 << 10;
 /// This node's address.
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// The table as the program sees it.
-struct Table(ServiceTable);
-
-impl Desired for Table {
-    fn keys(&self) -> impl Iterator<Item = PortKey> {
-        self.0.keys().into_iter()
-    }
-
-    fn port(&self, key: &PortKey) -> Option<PortState> {
-        self.0.port(key)
-    }
-}
-
 /// Everything between an object and the kernel.
 pub struct World {
-    table: Table,
+    table: ServiceTable,
     program: Program,
     maps: KernelMaps,
     begun: Instant,
@@ -72,7 +59,7 @@ impl World {
         let maps = empty_maps(FLOWS)?;
         let table = ServiceTable::new(NodeIdentity::new(objects::NODE, [IpAddr::from(NODE_IP)]));
         let program = Program::new(maps.limits()?);
-        Ok(Self { table: Table(table), program, maps, begun: Instant::now() })
+        Ok(Self { table, program, maps, begun: Instant::now() })
     }
 
     /// Every event of a source that has this many services to tell.
@@ -96,10 +83,10 @@ impl World {
         let processor = processor_time()?;
         let begun = Instant::now();
         for event in events {
-            self.table.0.apply(event);
+            self.table.apply(event);
         }
         // The first compilation covers everything.
-        drop(self.table.0.take_changed());
+        drop(self.table.take_changed());
         let table = begun.elapsed();
         let begun = Instant::now();
         self.program.compile(&self.table);
@@ -118,10 +105,10 @@ impl World {
     /// From one event to the maps, the way the daemon does a round; says how long it took.
     pub(super) fn change(&mut self, event: ObjectEvent) -> anyhow::Result<Duration> {
         let begun = Instant::now();
-        self.table.0.apply(event);
+        self.table.apply(event);
         let now_ms = u64::try_from(self.begun.elapsed().as_millis())?;
         self.program.reclaim(now_ms);
-        for key in self.table.0.take_changed() {
+        for key in self.table.take_changed() {
             self.program.change(&key, self.table.port(&key).as_ref())?;
         }
         self.program.apply(&mut self.maps, now_ms)?;

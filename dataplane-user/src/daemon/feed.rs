@@ -118,8 +118,8 @@ impl Fed {
 }
 
 impl Desired for Fed {
-    fn keys(&self) -> impl Iterator<Item = PortKey> {
-        self.table.keys().into_iter()
+    fn keys(&self) -> Box<dyn Iterator<Item = PortKey> + '_> {
+        Box::new(self.table.keys().into_iter())
     }
 
     fn port(&self, key: &PortKey) -> Option<PortState> {

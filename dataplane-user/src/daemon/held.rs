@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{ebpf::flows, sync::needs::Needs};
+use crate::{backend::Needs, ebpf::flows};
 
 /// So long may a flow be silent that began while something was needed.
 const GRACE: Duration = flows::SILENCE_MAX;

@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 use dataplane_common::{Config, V4, V6, names};
 
 use crate::{
+    backend::{self, Needs},
     devices::{
         Devices, Role,
         classify::{octets4, octets6},
         ports::source_ports,
     },
     ebpf::maps::{MapError, MapWriter},
-    sync::needs::Needs,
 };
 
 /// What of the configuration does not come from devices.
@@ -53,6 +53,17 @@ pub fn config(facts: &Facts, devices: &Devices, needs: &Needs) -> Config {
         source_port_count: ports.count,
         node_port_min: first,
         node_port_max: last,
+    }
+}
+
+/// What backends know of a node with these devices.
+pub fn backend_node(devices: &Devices, loopback: bool) -> backend::Node {
+    let links = devices.devices.values().filter(|device| device.role == Role::PodLink);
+    backend::Node {
+        addresses: devices.node_addresses.clone(),
+        node_port_addresses: devices.node_port_addresses.clone(),
+        loopback,
+        pod_links: links.map(|device| device.name.clone()).collect(),
     }
 }
 

@@ -2,12 +2,19 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::time;
+use tokio::{sync::watch, time};
 
 use super::{
-    Settings, Shared, feed::Fed, lock, node::Facts, reading, settings::socket_path, tell::Teller,
+    Settings, Shared,
+    feed::Fed,
+    lock,
+    node::{Facts, backend_node},
+    reading,
+    settings::socket_path,
+    tell::Teller,
 };
 use crate::{
+    backend,
     devices::{
         self, Devices, NodePortAddresses, cookie::netns_cookie, ports::ephemeral, watch::Watch,
     },
@@ -119,9 +126,28 @@ impl Node {
             addresses: teller.health_addresses(),
             shared: self.shared.clone(),
         }));
-        let needs = super::sync::spawn(table, &self.pins, started.events, self.shared.clone())?;
+        let node = self.node(settings.selection.node_ports.has_loopback());
+        let (events, shared) = (started.events, self.shared.clone());
+        let needs = super::sync::spawn(table, &self.pins, node, events, shared)?;
         tokio::spawn(teller.run(self.watch.devices(), needs));
         Ok(())
+    }
+
+    /// What backends know of the node, as its devices change.
+    fn node(&self, loopback: bool) -> watch::Receiver<backend::Node> {
+        let mut devices = self.watch.devices();
+        let (send, node) = watch::channel(backend_node(&devices.borrow_and_update(), loopback));
+        tokio::spawn(async move {
+            while devices.changed().await.is_ok() {
+                let now = backend_node(&devices.borrow_and_update(), loopback);
+                send.send_if_modified(|told| {
+                    let changed = *told != now;
+                    *told = now;
+                    changed
+                });
+            }
+        });
+        node
     }
 
     /// Attaches to devices as they come, for ever.

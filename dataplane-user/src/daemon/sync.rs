@@ -9,11 +9,13 @@ use tokio::{
 
 use super::{Shared, departed::destroy_sockets};
 use crate::{
+    backend::{self, Needs},
     ebpf::{
+        backend::Ebpf,
         maps::{KernelMaps, MapError},
         pin::Pins,
     },
-    sync::{Pace, Received, Status, Sync, Table, needs::Needs, services::Services},
+    sync::{Pace, Received, Status, Sync, Table, services::Services},
     view::ServiceName,
 };
 
@@ -27,6 +29,7 @@ const NAMES_PAUSE: Duration = Duration::from_millis(250);
 pub fn spawn<T>(
     table: T,
     pins: &Pins,
+    node: watch::Receiver<backend::Node>,
     mut events: mpsc::Receiver<T::Event>,
     shared: Shared,
 ) -> Result<watch::Receiver<Needs>, MapError>
@@ -34,7 +37,8 @@ where
     T: Table + Send + 'static,
     T::Event: Send + 'static,
 {
-    let mut sync = Sync::new(table, KernelMaps::from_pins(&pins.maps())?, Pace::default());
+    let backend = Ebpf::new(KernelMaps::from_pins(&pins.maps())?);
+    let mut sync = Sync::new(table, backend, node, Pace::default());
     let (departed, batches) = mpsc::unbounded_channel();
     sync.send_departed(departed);
     let needs = sync.needs();

@@ -13,13 +13,13 @@ use super::{
     node::{Facts, config, read_needs, write_addresses, write_config},
 };
 use crate::{
+    backend::Needs,
     devices::Devices,
     ebpf::{
         attach,
         maps::{KernelMaps, MapError},
     },
     http::health_check,
-    sync::needs::Needs,
 };
 
 /// After a write that failed.

@@ -10,15 +10,7 @@ use super::{
     owners::is_marker,
     program::{LiveEdit, Program, Shared},
 };
-
-/// How many entries an apply wrote and deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Entries written.
-    pub written: usize,
-    /// Entries deleted.
-    pub deleted: usize,
-}
+pub use crate::backend::Applied;
 
 impl Program {
     /// Writes every entry that may differ. After an error what is left stays pending; a repetition

@@ -6,30 +6,8 @@ use super::{
     program::{Program, Shared},
     wanted::claims,
 };
+pub use crate::backend::{CapacityError, Desired};
 use crate::model::{Family, PortKey, PortState};
-
-/// What the node should do; the table of the model.
-pub trait Desired {
-    /// Every service port, sorted.
-    fn keys(&self) -> impl Iterator<Item = PortKey>;
-    /// What to do for one of them.
-    fn port(&self, key: &PortKey) -> Option<PortState>;
-}
-
-/// A service port found no room; its last good state, if it had one, stays.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "cannot fit port '{}' of service {}/{} into map {map}: it holds {max} entries at most",
-    key.port, key.namespace, key.service
-)]
-pub struct CapacityError {
-    /// The port.
-    pub key: PortKey,
-    /// The map that is full.
-    pub map: &'static str,
-    /// How many entries the map holds.
-    pub max: u32,
-}
 
 impl Program {
     /// Makes the program right for one service port; `None` when it is gone. Costs O(change).
@@ -54,7 +32,7 @@ impl Program {
     /// Makes the program right for the whole table. What it held before (also without names, as
     /// found in the maps) only decides which numbers, identities and blocks are kept, and who
     /// stays when there is no room for all.
-    pub fn compile(&mut self, desired: &impl Desired) {
+    pub fn compile(&mut self, desired: &dyn Desired) {
         let mut fresh = Vec::new();
         let mut wanted = Vec::new();
         // Into empty maps there is nothing to find again, and every state is asked for once.
@@ -91,7 +69,7 @@ impl Program {
     }
 
     /// Tries again those who found no room. Says how many found it now.
-    pub fn retry(&mut self, desired: &impl Desired) -> usize {
+    pub fn retry(&mut self, desired: &dyn Desired) -> usize {
         let before = self.left_out.len();
         for key in self.left_out.keys().cloned().collect::<Vec<_>>() {
             let room = match key.family {

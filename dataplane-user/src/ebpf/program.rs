@@ -1,11 +1,12 @@
 //! What the maps should hold, as compact plain data: both families, identities, the gate.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use dataplane_common::{EndpointId, Live, names};
 
 use super::{compile::CapacityError, gate::Gate, half::Half, ids::Ids};
-use crate::model::{Family, PortKey, Protocol};
+pub use crate::backend::{Departed, Fill, ServicePort};
+use crate::model::{Family, PortKey};
 
 /// How much each map holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,45 +39,6 @@ impl Default for Limits {
             sources6: names::SOURCES_MAX,
         }
     }
-}
-
-/// An endpoint that no longer takes flows, at all or in some views.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Departed {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its target port.
-    pub port: u16,
-    /// The protocol of its service port.
-    pub protocol: Protocol,
-    /// The identity it had, as in `LIVE`.
-    pub id: u32,
-    /// The views that it left: bits of [`Live`], all of them when it is gone.
-    pub views: u32,
-}
-
-/// One service port, as `hashplane services` and the metrics show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePort {
-    /// Its number in frontends and flows.
-    pub number: u32,
-    /// Which port of which service; `None` for one found in the maps that nobody has claimed yet.
-    pub key: Option<PortKey>,
-    /// How many frontends it has.
-    pub frontends: usize,
-    /// How many endpoints it has.
-    pub endpoints: usize,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
-    /// Name of the map.
-    pub map: &'static str,
-    /// Entries in use; those which rest before they are used again count.
-    pub used: usize,
-    /// Entries it can hold.
-    pub max: usize,
 }
 
 /// What the maps should hold, and which entries of them may not hold it yet.

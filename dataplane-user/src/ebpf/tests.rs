@@ -33,8 +33,8 @@ mod table;
 pub(crate) type Table = BTreeMap<PortKey, PortState>;
 
 impl super::Desired for Table {
-    fn keys(&self) -> impl Iterator<Item = PortKey> {
-        BTreeMap::keys(self).cloned()
+    fn keys(&self) -> Box<dyn Iterator<Item = PortKey> + '_> {
+        Box::new(BTreeMap::keys(self).cloned())
     }
     fn port(&self, key: &PortKey) -> Option<PortState> {
         self.get(key).cloned()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    ebpf::{CapacityError, Program, program::ServicePort},
+    backend::{Backend, CapacityError, ServicePort},
     model::PortKey,
 };
 
@@ -28,14 +28,11 @@ pub struct Listing {
 pub(super) struct Question(oneshot::Sender<Listing>);
 
 impl Question {
-    /// Tells what `program` holds; nothing while the maps have not been read.
-    pub(super) fn answer(self, program: Option<&Program>) {
-        let listing = program.map(|program| Listing {
-            ports: program.services(),
-            left_out: program.left_out().clone(),
-        });
+    /// Tells what `backend` holds; nothing while the kernel has not been read.
+    pub(super) fn answer(self, backend: &impl Backend) {
+        let listing = Listing { ports: backend.services(), left_out: backend.left_out().clone() };
         // Who asked may have gone.
-        let _gone = self.0.send(listing.unwrap_or_default());
+        let _gone = self.0.send(listing);
     }
 }
 

@@ -3,6 +3,8 @@
 use super::*;
 use crate::{
     ebpf::{
+        Program,
+        backend::Ebpf,
         fake::FakeMaps,
         program::Limits,
         simulate::simulate_maps,
@@ -25,7 +27,7 @@ struct FakeTable {
 }
 
 impl Desired for FakeTable {
-    fn keys(&self) -> impl Iterator<Item = PortKey> {
+    fn keys(&self) -> Box<dyn Iterator<Item = PortKey> + '_> {
         Desired::keys(&self.ports)
     }
     fn port(&self, key: &PortKey) -> Option<PortState> {
@@ -52,13 +54,18 @@ impl Table for FakeTable {
     }
 }
 
+fn sync_of(table: FakeTable, maps: FakeMaps) -> Sync<FakeTable, Ebpf<FakeMaps>> {
+    let (_, node) = watch::channel(Node::default());
+    Sync::new(table, Ebpf::new(maps), node, Pace::default())
+}
+
 fn sound(limits: Limits) -> FakeMaps {
     FakeMaps { fail_one_in: 0, ..FakeMaps::new(limits) }
 }
 
 #[tokio::test(start_paused = true)]
 async fn failing_writes_are_retried_until_the_maps_are_right() {
-    let sync = Sync::new(FakeTable::default(), FakeMaps::new(SMALL), Pace::default());
+    let sync = sync_of(FakeTable::default(), FakeMaps::new(SMALL));
     let (send, events) = mpsc::channel(1024);
     let (status, services) = (sync.status(), sync.services());
     let running = tokio::spawn(sync.run(events));
@@ -76,7 +83,8 @@ async fn failing_writes_are_retried_until_the_maps_are_right() {
     assert!(status.borrow().in_sync);
     assert_eq!(services.list().await.unwrap().ports.len(), 30);
     drop(send);
-    let (table, mut maps) = running.await.unwrap();
+    let (table, backend) = running.await.unwrap();
+    let mut maps = backend.into_maps();
     assert!(maps.failures > 0, "the fake never failed");
     assert_eq!(status.borrow().failures, maps.failures);
     for number in 0..50 {
@@ -94,20 +102,22 @@ async fn nothing_is_written_or_deleted_before_the_source_is_in_sync() {
     before.compile(&Ports::from([service(1, 3), service(2, 3)]));
     before.apply(&mut maps, 0).unwrap();
     let contents = maps.contents.clone();
-    let sync = Sync::new(FakeTable::default(), maps, Pace::default());
+    let sync = sync_of(FakeTable::default(), maps);
     let (send, events) = mpsc::channel(16);
     let (key, state) = service(2, 3);
     send.send(Received::now(Event::Port(key, Some(state)))).await.unwrap();
     drop(send);
-    let (mut table, maps) = sync.run(events).await;
+    let (mut table, backend) = sync.run(events).await;
+    let maps = backend.into_maps();
     assert_eq!(maps.contents, contents);
 
     table.synced = true;
-    let sync = Sync::new(table, maps, Pace::default());
+    let sync = sync_of(table, maps);
     let (send, events) = mpsc::channel(16);
     send.send(Received::now(Event::Synced)).await.unwrap();
     drop(send);
-    let (table, mut maps) = sync.run(events).await;
+    let (table, backend) = sync.run(events).await;
+    let mut maps = backend.into_maps();
     for number in 1..=2 {
         assert_eq!(
             simulate_maps(&mut maps, &to(number), false),
@@ -118,7 +128,7 @@ async fn nothing_is_written_or_deleted_before_the_source_is_in_sync() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_goes_out_in_few_rounds() {
-    let sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    let sync = sync_of(FakeTable::default(), sound(SMALL));
     let status = sync.status();
     let (send, events) = mpsc::channel(1024);
     send.send(Received::now(Event::Synced)).await.unwrap();
@@ -127,14 +137,15 @@ async fn a_burst_goes_out_in_few_rounds() {
         send.send(Received::now(Event::Port(key, Some(state)))).await.unwrap();
     }
     drop(send);
-    let (_, maps) = sync.run(events).await;
+    let (_, backend) = sync.run(events).await;
+    let maps = backend.into_maps();
     assert!(status.borrow().sync.count() <= 3, "{} rounds", status.borrow().sync.count());
     assert_eq!(maps.contents[dataplane_common::names::FRONTENDS4].len(), 2 * 60);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gate_bit_is_cleared_once_neither_a_frontend_nor_a_flow_needs_it() {
-    let sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    let sync = sync_of(FakeTable::default(), sound(SMALL));
     let (send, events) = mpsc::channel(16);
     let running = tokio::spawn(sync.run(events));
     let (key, state) = service(7, 1);
@@ -144,7 +155,8 @@ async fn a_gate_bit_is_cleared_once_neither_a_frontend_nor_a_flow_needs_it() {
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     drop(send);
-    let (_, maps) = running.await.unwrap();
+    let (_, backend) = running.await.unwrap();
+    let maps = backend.into_maps();
     let gate = &maps.contents[dataplane_common::names::GATE];
     assert!(!gate.is_empty(), "the bit was set before");
     assert!(gate.values().all(|word| word.iter().all(|byte| *byte == 0)));
@@ -152,7 +164,7 @@ async fn a_gate_bit_is_cleared_once_neither_a_frontend_nor_a_flow_needs_it() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoints_are_reported_as_departed_only_when_the_maps_say_so() {
-    let mut sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    let mut sync = sync_of(FakeTable::default(), sound(SMALL));
     let (to, mut departed) = mpsc::unbounded_channel();
     sync.send_departed(to);
     sync.table.synced = true;
@@ -161,26 +173,26 @@ async fn endpoints_are_reported_as_departed_only_when_the_maps_say_so() {
     sync.round();
     sync.table.apply(Event::Port(key, None));
     // Every call fails.
-    sync.maps.fail_one_in = 1;
+    sync.backend.maps_mut().fail_one_in = 1;
     sync.round();
     assert!(departed.try_recv().is_err(), "they still take flows");
-    sync.maps.fail_one_in = 0;
+    sync.backend.maps_mut().fail_one_in = 0;
     sync.round();
     assert_eq!(departed.try_recv().unwrap().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn network_programming_counts_from_the_event_over_all_retries() {
-    let mut sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    let mut sync = sync_of(FakeTable::default(), sound(SMALL));
     sync.table.synced = true;
     sync.round();
     let (key, state) = service(1, 3);
     sync.take_in(vec![Received::now(Event::Port(key, Some(state)))]);
-    sync.maps.fail_one_in = 1;
+    sync.backend.maps_mut().fail_one_in = 1;
     sync.round();
     assert_eq!(sync.status.network_programming.count(), 0, "the maps do not hold it");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    sync.maps.fail_one_in = 0;
+    sync.backend.maps_mut().fail_one_in = 0;
     sync.round();
     let measured = sync.status.network_programming;
     assert_eq!((measured.count(), measured.sum_us() / 1_000_000), (1, 2));
@@ -188,14 +200,17 @@ async fn network_programming_counts_from_the_event_over_all_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn maps_that_cannot_be_read_at_the_start_are_read_later() {
-    let mut sync = Sync::new(FakeTable::default(), sound(SMALL), Pace::default());
+    let mut sync = sync_of(FakeTable::default(), sound(SMALL));
     sync.table.synced = true;
-    sync.maps.fail_one_in = 1;
+    sync.backend.maps_mut().fail_one_in = 1;
     let (key, state) = service(1, 3);
     sync.table.apply(Event::Port(key, Some(state)));
     sync.round();
-    assert!(sync.maps.contents.is_empty() && sync.wake().is_some());
-    sync.maps.fail_one_in = 0;
+    assert!(sync.backend.maps_mut().contents.is_empty() && sync.wake().is_some());
+    sync.backend.maps_mut().fail_one_in = 0;
     sync.round();
-    assert_eq!(simulate_maps(&mut sync.maps, &to(1), false), meaning(&sync.table, &to(1), false));
+    assert_eq!(
+        simulate_maps(sync.backend.maps_mut(), &to(1), false),
+        meaning(&sync.table, &to(1), false)
+    );
 }

@@ -19,17 +19,48 @@ struct Wall {
 const KERNEL: &[&str] = &["aya", "libc", "nix", "rtnetlink", "netlink_sys", "netlink_packet_route"];
 
 /// Who must not know whom. Only `daemon` knows everybody.
-const WALLS: [Wall; 4] = [
+const WALLS: [Wall; 10] = [
     Wall {
         module: "model",
-        modules: &["source", "ebpf", "sync", "devices", "daemon", "http", "view"],
+        modules: &[
+            "source",
+            "backend",
+            "netlink",
+            "conntrack",
+            "ebpf",
+            "nftables",
+            "iptables",
+            "ipvs",
+            "probe",
+            "shadow",
+            "sync",
+            "devices",
+            "daemon",
+            "http",
+            "view",
+        ],
         crates: KERNEL,
         reason: "the model says what should be; it knows neither where that comes from nor who \
                  brings it about",
     },
     Wall {
         module: "source",
-        modules: &["ebpf", "sync", "devices", "daemon", "http", "view"],
+        modules: &[
+            "backend",
+            "netlink",
+            "conntrack",
+            "ebpf",
+            "nftables",
+            "iptables",
+            "ipvs",
+            "probe",
+            "shadow",
+            "sync",
+            "devices",
+            "daemon",
+            "http",
+            "view",
+        ],
         crates: &["aya"],
         reason: "a source turns objects into a table, whichever backend reads it",
     },
@@ -44,6 +75,59 @@ const WALLS: [Wall; 4] = [
         modules: &["source", "sync", "daemon", "http"],
         crates: &["kube", "k8s_openapi"],
         reason: "devices and addresses are the kernel's, not the cluster's",
+    },
+    Wall {
+        module: "backend",
+        modules: &[
+            "source", "sync", "daemon", "http", "view", "ebpf", "nftables", "iptables", "ipvs",
+            "devices",
+        ],
+        crates: &["kube", "k8s_openapi"],
+        reason: "the words between loop and backends know neither",
+    },
+    Wall {
+        module: "nftables",
+        modules: &["source", "sync", "daemon", "http", "view", "ebpf", "iptables", "ipvs"],
+        crates: &["kube", "k8s_openapi"],
+        reason: "a backend compiles the model and knows no other backend",
+    },
+    Wall {
+        module: "iptables",
+        modules: &["source", "sync", "daemon", "http", "view", "ebpf", "nftables", "ipvs"],
+        crates: &["kube", "k8s_openapi"],
+        reason: "a backend compiles the model and knows no other backend",
+    },
+    Wall {
+        module: "ipvs",
+        modules: &["source", "sync", "daemon", "http", "view", "ebpf", "iptables"],
+        crates: &["kube", "k8s_openapi"],
+        reason: "a backend compiles the model; IPVS may use what nftables offers",
+    },
+    Wall {
+        module: "conntrack",
+        modules: &["source", "sync", "daemon", "http", "view", "nftables", "iptables", "ipvs"],
+        crates: &["kube", "k8s_openapi"],
+        reason: "connections are the kernel's, whoever translated them",
+    },
+    Wall {
+        module: "netlink",
+        modules: &[
+            "source",
+            "sync",
+            "daemon",
+            "http",
+            "view",
+            "model",
+            "backend",
+            "ebpf",
+            "nftables",
+            "iptables",
+            "ipvs",
+            "conntrack",
+            "devices",
+        ],
+        crates: &["kube", "k8s_openapi"],
+        reason: "messages know nothing of services",
     },
 ];
 

@@ -17,7 +17,7 @@ use crate::{
 
 /// The route of a packet. Exact addresses come before node addresses, those before cluster IPs as a
 /// whole, and of two ports that want the same the one that sorts first has it.
-pub(crate) fn meaning(desired: &impl Desired, packet: &Packet, to_node: bool) -> Route {
+pub(crate) fn meaning(desired: &dyn Desired, packet: &Packet, to_node: bool) -> Route {
     let exact = FrontendAddress::Ip(packet.destination);
     let all = frontends(desired, packet);
     let find = |address| {
@@ -45,7 +45,7 @@ pub(crate) fn meaning(desired: &impl Desired, packet: &Packet, to_node: bool) ->
 }
 
 /// Every frontend of the packet's family, those first that win.
-fn frontends(desired: &impl Desired, packet: &Packet) -> Vec<(Frontend, PortState)> {
+fn frontends(desired: &dyn Desired, packet: &Packet) -> Vec<(Frontend, PortState)> {
     let family = Family::of(packet.destination);
     let mut all = Vec::new();
     for key in desired.keys().filter(|key| key.family == family) {

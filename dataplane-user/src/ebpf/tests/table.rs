@@ -2,46 +2,22 @@
 
 use super::{real::kernel_maps, *};
 use crate::{
-    ebpf::{Desired, maps::MapWriter, simulate::Route as Seen},
+    ebpf::{maps::MapWriter, simulate::Route as Seen},
     model::{
-        DropCause, Masquerade, Route, ServiceTable, Target, route,
+        DropCause, Outcome, ServiceTable, route,
         tests::generate::{Step, World, packets as all_packets, step},
     },
 };
 use dataplane_common::Reason;
 
-/// The table as a program sees it.
-struct Ports<'a>(&'a ServiceTable);
-
-impl Desired for Ports<'_> {
-    fn keys(&self) -> impl Iterator<Item = PortKey> {
-        self.0.keys().into_iter()
-    }
-    fn port(&self, key: &PortKey) -> Option<PortState> {
-        self.0.port(key)
-    }
-}
-
 /// What the table says of a packet, in the words of the maps.
 fn wanted(table: &ServiceTable, packet: &Packet) -> Seen {
-    match route(table, packet) {
-        Route::NotOurs => Seen::NotAService,
-        Route::Refused => Seen::Refused,
-        Route::Dropped(DropCause::NoLocalEndpoint) => Seen::Dropped(Reason::NoLocalEndpoint),
-        Route::Dropped(DropCause::SourceNotAllowed) => Seen::Dropped(Reason::SourceNotAllowed),
-        Route::OneOf { endpoints, masquerade, affinity_s } => {
-            let replaced = |of: &Target| {
-                // A process of the host has an address of the node, whatever the table asks for.
-                let asked = packet.scope == Scope::Host
-                    || match masquerade {
-                        Masquerade::Always => true,
-                        Masquerade::Hairpin => of.address == packet.source,
-                    };
-                asked && of.placement != Placement::Host
-            };
-            let one = |of: Target| (std::net::SocketAddr::new(of.address, of.port), replaced(&of));
-            Seen::To { endpoints: endpoints.into_iter().map(one).collect(), affinity_s }
-        }
+    match Outcome::of(route(table, packet), packet) {
+        Outcome::NotOurs => Seen::NotAService,
+        Outcome::Refused => Seen::Refused,
+        Outcome::Dropped(DropCause::NoLocalEndpoint) => Seen::Dropped(Reason::NoLocalEndpoint),
+        Outcome::Dropped(DropCause::SourceNotAllowed) => Seen::Dropped(Reason::SourceNotAllowed),
+        Outcome::To { endpoints, affinity_s } => Seen::To { endpoints, affinity_s },
     }
 }
 
@@ -75,7 +51,7 @@ fn follow(steps: &[Step], maps: &mut impl MapWriter) -> Result<(), TestCaseError
         }
     }
     let mut whole = Program::new(SMALL);
-    whole.compile(&Ports(&world.table));
+    whole.compile(&world.table);
     for packet in &packets {
         let (to_node, wanted) = (to_node(&world.table, packet), wanted(&world.table, packet));
         prop_assert_eq!(&simulate(&whole, packet, to_node), &wanted, "{:?} as a whole", packet);
@@ -83,7 +59,7 @@ fn follow(steps: &[Step], maps: &mut impl MapWriter) -> Result<(), TestCaseError
     }
     let mut next = Program::observe(maps).unwrap();
     prop_assert_eq!(next.pending(), 0, "the maps explain themselves");
-    next.compile(&Ports(&world.table));
+    next.compile(&world.table);
     prop_assert_eq!(next.pending(), 0, "a restart has nothing to write");
     prop_assert_eq!(next.services(), program.services());
     prop_assert_eq!(identities(&next), identities(&program));

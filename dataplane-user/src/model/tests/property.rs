@@ -9,8 +9,8 @@ use proptest::{collection::vec, prelude::*};
 
 use super::generate::{World, event, node, node_addresses, packets, step};
 use crate::model::{
-    Cidr, DropCause, Family, Frontend, FrontendAddress, FrontendKind, Masquerade, Packet, PortKey,
-    PortState, Route, Scope, ServiceTable, Target, TrafficPolicy, Views, route,
+    Cidr, DropCause, Endpoint, Family, Frontend, FrontendAddress, FrontendKind, Packet, PortKey,
+    PortState, Route, Scope, Served, ServiceTable, Target, route,
 };
 
 type States = BTreeMap<PortKey, PortState>;
@@ -67,42 +67,30 @@ fn route_by_states(
         let is_cluster_ip = frontends.cluster_ips.contains(&packet.destination);
         return if is_cluster_ip { Route::Refused } else { Route::NotOurs };
     };
-    let (state, is_outside) = (&states[key], packet.scope == Scope::Outside);
+    let state = &states[key];
     let is_in = |range: &Cidr| range.contains(packet.source);
     if frontend.kind == FrontendKind::LoadBalancer
         && state.source_ranges.as_ref().is_some_and(|ranges| !ranges.iter().any(is_in))
     {
         return Route::Dropped(DropCause::SourceNotAllowed);
     }
-    let is_cluster_ip = frontend.kind == FrontendKind::ClusterIp;
-    let policy = match (is_cluster_ip, is_outside) {
-        (true, _) => state.internal,
-        (false, true) => state.external,
-        (false, false) => TrafficPolicy::Cluster,
-    };
-    let not = match policy {
-        TrafficPolicy::Cluster => Views::Local,
-        TrafficPolicy::Local => Views::Cluster,
-    };
-    let endpoints: Vec<Target> = (state.endpoints.iter().filter(|it| it.views != not))
-        .map(|it| Target { address: it.address, port: it.port, placement: it.placement })
-        .collect();
-    if endpoints.is_empty() {
-        return if policy == TrafficPolicy::Local && state.any_endpoint {
-            Route::Dropped(DropCause::NoLocalEndpoint)
-        } else {
-            Route::Refused
-        };
-    }
-    let keeps_source = match frontend.kind {
-        FrontendKind::HostPort => true,
-        FrontendKind::ClusterIp => packet.scope == Scope::Pod,
-        FrontendKind::NodePort | FrontendKind::LoadBalancer | FrontendKind::ExternalIp => {
-            packet.scope != Scope::Host && state.external == TrafficPolicy::Local
+    let clients = state.clients(frontend.kind, packet.scope);
+    match clients.served {
+        Served::Refused => Route::Refused,
+        Served::Dropped => Route::Dropped(DropCause::NoLocalEndpoint),
+        Served::By(policy) => {
+            let target = |it: &Endpoint| Target {
+                address: it.address,
+                port: it.port,
+                placement: it.placement,
+            };
+            Route::OneOf {
+                endpoints: state.view(policy).map(target).collect(),
+                masquerade: clients.masquerade(),
+                affinity_s: state.affinity_s,
+            }
         }
-    };
-    let masquerade = if keeps_source { Masquerade::Hairpin } else { Masquerade::Always };
-    Route::OneOf { endpoints, masquerade, affinity_s: state.affinity_s }
+    }
 }
 
 proptest! {

@@ -1,0 +1,1 @@
+//! The iptables backend: compile a table to chains, compare with the kernel, restore what differs.

@@ -1,0 +1,1 @@
+//! What the kernel and the tools of this node can do, and which backends follow from that.
