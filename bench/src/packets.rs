@@ -55,7 +55,7 @@ fn measure(rig: &mut Rig, world: &World, case: &Case) -> anyhow::Result<f64> {
         rig.time(case.program, &case.frame, WARM_UP_PACKETS)?;
     }
     let before = counted(rig, case)?;
-    let duration = rig.time(case.program, &case.frame, case.repeat)?;
+    let ns = rig.time(case.program, &case.frame, case.repeat)?;
     if let Some((hook, why)) = case.counts {
         let packets = counted(rig, case)? - before;
         ensure!(
@@ -67,8 +67,7 @@ fn measure(rig: &mut Rig, world: &World, case: &Case) -> anyhow::Result<f64> {
             hook.name()
         );
     }
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one packet")]
-    Ok(duration.as_nanos() as f64)
+    Ok(ns)
 }
 
 fn counted(rig: &Rig, case: &Case) -> anyhow::Result<u64> {

@@ -4,7 +4,11 @@
     reason = "aya has many kinds of programs and maps; we use four"
 )]
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use aya::{
@@ -24,6 +28,8 @@ use dataplane_user::ebpf::{
 };
 use nix::sched::{CloneFlags, unshare};
 
+/// Packets in a row from which on the call around them does not count.
+const MANY: u32 = 10_000;
 /// Room for the longest frame that comes back.
 const FRAME_MAX: usize = 4096;
 /// MAC address of the only neighbour.
@@ -172,9 +178,15 @@ impl Rig {
         Ok(Outcome { action, frame: out })
     }
 
-    /// Mean time of `repeat` runs of a program in a row. The frame is not restored in between.
-    pub fn time(&self, program: &str, frame: &[u8], repeat: u32) -> anyhow::Result<Duration> {
-        Ok(self.test_run(program, frame, None, repeat)?.2)
+    /// Mean time of `repeat` runs of a program in a row, in ns. The frame is not restored in between.
+    ///
+    /// The kernel gives whole ns, which is 2 % of a packet: for many packets our own clock around the
+    /// call is finer, although it counts the call (some µs) too.
+    pub fn time(&self, program: &str, frame: &[u8], repeat: u32) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        let (.., whole) = self.test_run(program, frame, None, repeat)?;
+        let mean = begun.elapsed().as_secs_f64() * 1e9 / f64::from(repeat);
+        Ok(if repeat < MANY { whole.as_secs_f64() * 1e9 } else { mean })
     }
 
     fn test_run(
