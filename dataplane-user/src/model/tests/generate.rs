@@ -42,7 +42,12 @@ pub(crate) struct World {
 impl World {
     /// An empty table of [`node`].
     pub(crate) fn new() -> Self {
-        let table = ServiceTable::new(node());
+        Self::of(node())
+    }
+
+    /// An empty table of another node.
+    pub(crate) fn of(identity: NodeIdentity) -> Self {
+        let table = ServiceTable::new(identity);
         Self { table, now: BTreeMap::new(), second_addresses: false }
     }
 
