@@ -25,5 +25,14 @@ for module in @LOADED@; do
     if [ "$module" = dummy ]; then options=numdummies=0; else options=; fi
     modprobe "$module" $options || echo "SKIP the module $module: the kernel does not load it" > $tests
 done
-@FOREGROUND@ /bin/sh /run/vm/run.sh < @INPUT@ > $tests 2>&1
-end $?
+if [ @INTERACTIVE@ = true ]; then
+    setsid -c /bin/sh /run/vm/run.sh < $tests > $tests 2>&1
+    end $?
+fi
+# Through a pipe, since programs write colours to a terminal.
+{
+    /bin/sh /run/vm/run.sh < /dev/null 2>&1
+    echo $? > /run/vm/code
+} | cat > $tests
+read -r code < /run/vm/code
+end "$code"

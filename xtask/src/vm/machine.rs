@@ -177,12 +177,10 @@ impl Drop for Files {
 
 fn inside(modules: &Path, interactive: bool) -> String {
     let parent = modules.parent().unwrap_or(modules).display().to_string();
-    let (input, foreground) = if interactive { ("$tests", "setsid -c") } else { ("/dev/null", "") };
     include_str!("inside.sh")
         .replace("@MODULES@", &parent)
         .replace("@LOADED@", &LOADED.join(" "))
-        .replace("@INPUT@", input)
-        .replace("@FOREGROUND@", foreground)
+        .replace("@INTERACTIVE@", &interactive.to_string())
 }
 
 /// The shell script that runs `job`.
