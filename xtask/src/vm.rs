@@ -112,7 +112,8 @@ fn variables(mode: Option<&str>) -> Vec<(String, String)> {
     let binary = run::target_dir().join("debug/hashplane");
     let mut variables = vec![("HASHPLANE_BIN", binary.to_string_lossy().into_owned())];
     variables.extend(mode.map(|mode| ("HASHPLANE_MODE", mode.to_owned())));
-    let passed_on = ["RUST_BACKTRACE", "RUST_LOG", "RUST_TEST_THREADS", "PROPTEST_CASES"];
+    let passed_on =
+        ["RUST_BACKTRACE", "RUST_LOG", "RUST_TEST_THREADS", "PROPTEST_CASES", "UPDATE_SNAPSHOTS"];
     variables
         .extend(passed_on.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))));
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

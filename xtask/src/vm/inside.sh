@@ -19,6 +19,10 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 mount --bind "@MODULES@/$release" "/lib/modules/$release"
 ip link set lo up
+# Snapshots that the tests are asked to write are for the host.
+if [ -n "@SNAPSHOTS@" ]; then
+    mount -t 9p -o trans=virtio,version=9p2000.L snapshots "@SNAPSHOTS@"
+fi
 # What a node has loaded; whatever else is needed the kernel asks for by itself.
 for module in @LOADED@; do
     # Devices that nobody has asked for are in the way.

@@ -157,6 +157,10 @@ impl Files {
         command.args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"]);
         let share = "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap";
         command.args(["-virtfs", share]);
+        if let Some(path) = snapshots() {
+            let share = "mount_tag=snapshots,security_model=none";
+            command.args(["-virtfs", &format!("local,path={path},{share}")]);
+        }
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         command
     }
@@ -175,10 +179,17 @@ impl Drop for Files {
     }
 }
 
+/// The folder that the tests may write to, if they are asked to.
+fn snapshots() -> Option<String> {
+    std::env::var_os("UPDATE_SNAPSHOTS")?;
+    Some(run::workspace().join("tests/tests/snapshots").display().to_string())
+}
+
 fn inside(modules: &Path, interactive: bool) -> String {
     let parent = modules.parent().unwrap_or(modules).display().to_string();
     include_str!("inside.sh")
         .replace("@MODULES@", &parent)
+        .replace("@SNAPSHOTS@", &snapshots().unwrap_or_default())
         .replace("@LOADED@", &LOADED.join(" "))
         .replace("@INTERACTIVE@", &interactive.to_string())
 }
