@@ -25,12 +25,13 @@ const FLOWS: u32 = 1 << 16;
 /// nanoseconds; the kernel's own loop and clock are in every row, and in `empty` nothing else is.
 pub fn run() -> anyhow::Result<Vec<Row>> {
     let mut rig = Rig::new(FLOWS)?;
-    let world = World::new(&rig);
+    let [plain, featured] = [false, true].map(|features| World::new(&rig, features));
     let cases = World::cases();
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
     for round in 0..WARM_UP + SAMPLES {
         for (case, samples) in cases.iter().zip(&mut samples) {
-            let ns = measure(&mut rig, &world, case)?;
+            let world = if case.features { &featured } else { &plain };
+            let ns = measure(&mut rig, world, case)?;
             if round >= WARM_UP {
                 samples.push(ns);
             }
@@ -47,9 +48,7 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
 
 /// Mean time of one packet, after making sure that every packet took the path that is named.
 fn measure(rig: &mut Rig, world: &World, case: &Case) -> anyhow::Result<f64> {
-    if case.needs_tables {
-        world.restore(rig)?;
-    }
+    world.restore(rig)?;
     if let Some((_, Reason::Established)) = case.counts {
         // Entries that were written a moment ago are in no cache of this processor.
         rig.time(case.program, &case.frame, WARM_UP_PACKETS)?;

@@ -12,6 +12,8 @@ pub mod iptables;
 pub mod ipvs;
 pub mod nftables;
 
+pub mod simulate;
+
 pub mod probe;
 pub mod shadow;
 pub mod sync;

@@ -259,7 +259,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
                 self.succeeded();
             }
             Err(error) => {
-                self.failed("cannot read back what the kernel holds, trying again", &error)
+                self.failed("cannot read back what the kernel holds, trying again", &error);
             }
         }
     }

@@ -36,13 +36,13 @@ where
         let tuple = client(Family::<N>::addr(chain, 0), 80);
         let frame = Spec::new(tuple, TCP, SYN).build();
         let counts = Some((pod, Reason::New));
-        Case { name, program: pod.name(), frame, repeat: FEW, counts, needs_tables: true }
+        Case { name, program: pod.name(), frame, repeat: FEW, counts, features: true }
     };
     let known = |name, number| {
         let tuple = client(Family::<N>::addr(PLAIN, number), 80);
         let frame = Spec::new(tuple, UDP, ACK).build();
         let counts = Some((pod, Reason::Established));
-        Case { name, program: pod.name(), frame, repeat: MANY, counts, needs_tables: true }
+        Case { name, program: pod.name(), frame, repeat: MANY, counts, features: true }
     };
     vec![
         first(new_affinity, AFFINITY),

@@ -39,8 +39,9 @@ pub(super) struct Case {
     pub(super) repeat: u32,
     /// The hook and reason under which every packet must be counted.
     pub(super) counts: Option<(Hook, Reason)>,
-    /// Whether flows have to be as they were before.
-    pub(super) needs_tables: bool,
+    /// Whether it needs services with features in the tables. All others run without them: what is
+    /// in the tables is also in the processor's cache, in the place of something else.
+    pub(super) features: bool,
 }
 
 /// The tables, and the packets that go round in them.
@@ -71,7 +72,8 @@ fn ends<const N: usize>(src: [u8; N], src_port: u16, dst: [u8; N], dst_port: u16
 }
 
 impl World {
-    pub(super) fn new(rig: &Rig) -> Self {
+    /// Plain services and, if asked for, some with features.
+    pub(super) fn new(rig: &Rig, features: bool) -> Self {
         let mut tables = HostTables {
             config: Some(Config {
                 masquerade4: Family::<4>::addr(77, 1),
@@ -94,8 +96,10 @@ impl World {
         }
         let id = EndpointId::new(1, 0);
         tables.live.insert(1, Live { id: id.to_bits(), views: Live::CLUSTER | Live::LOCAL });
-        features::fill(&mut tables, |tables| &mut tables.v4, id, rig.link());
-        features::fill(&mut tables, |tables| &mut tables.v6, id, rig.link());
+        if features {
+            features::fill(&mut tables, |tables| &mut tables.v4, id, rig.link());
+            features::fill(&mut tables, |tables| &mut tables.v6, id, rig.link());
+        }
         Self { tables }
     }
 
@@ -167,13 +171,13 @@ impl World {
 fn baseline(name: &'static str, program: &'static str, repeat: u32) -> Case {
     let tuple = client::<4>(Family::<4>::addr(SERVICE, 0), 80);
     let frame = Spec::new(tuple, TCP, ACK).build();
-    Case { name, program, frame, repeat, counts: None, needs_tables: true }
+    Case { name, program, frame, repeat, counts: None, features: false }
 }
 
 fn baseline6(name: &'static str, program: &'static str) -> Case {
     let tuple = client::<16>(Family::<16>::addr(SERVICE, 0), 80);
     let frame = Spec::new(tuple, TCP, ACK).build();
-    Case { name, program, frame, repeat: MANY, counts: None, needs_tables: true }
+    Case { name, program, frame, repeat: MANY, counts: None, features: false }
 }
 
 pub(super) fn client<const N: usize>(dst: [u8; N], port: u16) -> Tuple<N>
@@ -203,7 +207,7 @@ where
         frame: frame.clone(),
         repeat,
         counts: Some((hook, why)),
-        needs_tables: true,
+        features: false,
     };
     let pod = Hook::PodIngress;
     vec![
@@ -231,7 +235,7 @@ where
         frame: spec.build(),
         repeat: MANY,
         counts: Some((hook, Reason::Established)),
-        needs_tables: true,
+        features: false,
     }
 }
 

@@ -101,7 +101,7 @@ pub fn route(table: &ServiceTable, packet: &Packet) -> Route {
             Route::NotOurs
         };
     };
-    if !is_allowed(&found, packet.source) {
+    if !is_allowed(table, &found, packet.source) {
         return Route::Dropped(DropCause::SourceNotAllowed);
     }
     let policy = policy(&found, packet.scope);
@@ -139,11 +139,15 @@ fn frontend<'table>(table: &'table ServiceTable, packet: &Packet) -> Option<Foun
     })
 }
 
-/// Source ranges are a load balancer's: they hold for its addresses, whoever connects.
-fn is_allowed(found: &Found<'_>, source: IpAddr) -> bool {
+/// Source ranges are a load balancer's: they hold for its addresses, whoever connects. A node that is
+/// allowed and has a load balancer's address for its own may use that as its source.
+fn is_allowed(table: &ServiceTable, found: &Found<'_>, source: IpAddr) -> bool {
     match (found.kind, found.source_ranges) {
         (FrontendKind::LoadBalancer, Some(ranges)) => {
-            ranges.iter().any(|range| range.contains(source))
+            let holds = |address: IpAddr| ranges.iter().any(|range| range.contains(address));
+            let is_own = |address: &&IpAddr| Family::of(**address) == Family::of(source);
+            let node = || table.node().addresses.iter().filter(is_own).any(|own| holds(*own));
+            holds(source) || (found.balancers.contains(&source) && node())
         }
         (FrontendKind::LoadBalancer, None)
         | (

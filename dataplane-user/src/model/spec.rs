@@ -128,6 +128,11 @@ impl ServiceSpec {
         self.rare.as_deref()?.affinity_s
     }
 
+    /// Addresses of load balancers, in any family.
+    pub(super) fn balancers(&self) -> &[IpAddr] {
+        self.rare.as_deref().map_or(&[], |rare| &rare.load_balancers)
+    }
+
     /// Whom load balancer frontends serve.
     pub(super) fn source_ranges(&self) -> Option<&[Cidr]> {
         self.rare.as_deref()?.source_ranges.as_deref()

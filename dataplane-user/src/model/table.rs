@@ -25,6 +25,7 @@ use super::{
     problem::{Cause, Problem, Report},
     read::SliceWords,
     slab::Slab,
+    spec::FAMILIES,
     types::PortKey,
     zones::ZoneId,
 };
@@ -146,6 +147,11 @@ impl ServiceTable {
                 && let Some(service) = services.get(slice.service)
             {
                 service.mark([addresses.family()], changed);
+            }
+        }
+        for (_, service) in self.services.iter() {
+            if service.spec.as_ref().is_some_and(|spec| spec.source_ranges().is_some()) {
+                service.mark(FAMILIES, changed);
             }
         }
         for (_, pod) in self.pods.iter() {

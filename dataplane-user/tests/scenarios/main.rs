@@ -17,7 +17,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dataplane_user::model::{ObjectEvent, ServiceTable};
+use dataplane_user::{
+    model::{ObjectEvent, ServiceTable},
+    simulate::every_backend,
+};
 
 use self::{
     input::{Scenario, Step},
@@ -78,6 +81,7 @@ fn tell(scenario: &Scenario) -> String {
     let mut table = ServiceTable::new(scenario.node.clone());
     let mut maps = Maps::default();
     let mut program = maps::program(&maps);
+    let mut backends = every_backend();
     for (number, Step { title, events }) in scenario.steps.iter().enumerate() {
         for event in events {
             table.apply(event.clone());
@@ -89,11 +93,14 @@ fn tell(scenario: &Scenario) -> String {
         }
         text.push_str("\nTABLE\n");
         text.push_str(&table::tell(&table));
-        maps::apply(&mut table, &mut program, &mut maps, STEP_MS * number as u64);
+        let changed = table.take_changed();
+        maps::apply(&table, &changed, &mut program, &mut maps, STEP_MS * number as u64);
+        packets::tell_backends(&table, &changed, &mut backends);
         text.push_str("\nMAPS\n");
         text.push_str(&maps::tell(&program, &mut maps));
         text.push_str("\nPACKETS\n");
         for packet in &scenario.packets {
+            packets::check_backends(&table, &backends, packet);
             writeln!(text, "{}", packets::tell(&table, &mut maps, packet)).unwrap();
         }
     }

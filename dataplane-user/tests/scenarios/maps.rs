@@ -1,6 +1,10 @@
 //! Maps in memory, and their contents as the tools tell them.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::IpAddr,
+};
 
 use dataplane_common::{Frontend, FrontendKey, V4, V6, names};
 use dataplane_user::{
@@ -9,7 +13,7 @@ use dataplane_user::{
         kernel::{Plain, bytes, value},
         maps::{MapError, MapWriter},
     },
-    model::ServiceTable,
+    model::{PortKey, ServiceTable},
     view::{Names, ServiceName, read, table},
 };
 
@@ -89,10 +93,16 @@ pub(crate) fn program(maps: &Maps) -> Program {
     Program::new(Limits { live: ENTRIES_MAX, ..maps.limits().unwrap() })
 }
 
-/// Makes the maps hold what the table says.
-pub(crate) fn apply(table: &mut ServiceTable, program: &mut Program, maps: &mut Maps, now_ms: u64) {
-    for key in table.take_changed() {
-        program.change(&key, table.port(&key).as_ref()).unwrap();
+/// Makes the maps hold what the table says, given what has changed.
+pub(crate) fn apply(
+    table: &ServiceTable,
+    changed: &BTreeSet<PortKey>,
+    program: &mut Program,
+    maps: &mut Maps,
+    now_ms: u64,
+) {
+    for key in changed {
+        program.change(key, table.port(key).as_ref()).unwrap();
     }
     program.apply(maps, now_ms).unwrap();
 }

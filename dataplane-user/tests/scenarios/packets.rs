@@ -1,12 +1,15 @@
-//! Where packets go, as text: the table and the maps have to agree.
+//! Where packets go, as text: the table, the maps and every backend have to agree.
+
+use std::collections::BTreeSet;
 
 use dataplane_common::Reason;
 use dataplane_user::{
     ebpf::simulate::{self, simulate_maps},
     model::{
-        DropCause, Masquerade, NodeIdentity, Packet, Placement, Route, Scope, ServiceTable, route,
-        route::Target,
+        DropCause, Masquerade, NodeIdentity, Outcome, Packet, Placement, PortKey, Route, Scope,
+        ServiceTable, route, route::Target,
     },
+    simulate::{Simulated, node},
 };
 
 use crate::{maps::Maps, table::end};
@@ -23,6 +26,33 @@ pub(crate) fn tell(table: &ServiceTable, maps: &mut Maps, packet: &Packet) -> St
     let by_maps = by_maps(table.node(), maps, packet);
     assert_eq!(by_maps, outcome, "the maps (left) are not what the table says of {packet:?}");
     format!("{from} {} -> {to}/{}: {outcome}", packet.source, packet.protocol)
+}
+
+/// Tells each program what has changed.
+pub(crate) fn tell_backends(
+    table: &ServiceTable,
+    changed: &BTreeSet<PortKey>,
+    programs: &mut [Box<dyn Simulated>],
+) {
+    for program in programs {
+        program.set_node(&node(table.node(), &["hp1"]));
+        for key in changed {
+            program.change(key, table.port(key).as_ref());
+        }
+    }
+}
+
+/// Asserts that each backend does with a packet what the table means.
+pub(crate) fn check_backends(
+    table: &ServiceTable,
+    programs: &[Box<dyn Simulated>],
+    packet: &Packet,
+) {
+    let wanted = Outcome::of(route(table, packet), packet);
+    for program in programs.iter().filter(|program| program.cannot(packet).is_none()) {
+        let seen = program.simulate(packet);
+        assert_eq!(seen, wanted, "{} (left) and the table disagree on {packet:?}", program.mode());
+    }
 }
 
 /// What the table means for a packet.

@@ -22,6 +22,8 @@ pub(in crate::model) struct Found<'table> {
     pub(in crate::model) affinity_s: Option<u32>,
     /// Whom load balancer frontends serve, in any family; `None` means everybody.
     pub(in crate::model) source_ranges: Option<&'table [Cidr]>,
+    /// Addresses of the Service's load balancers, in any family.
+    pub(in crate::model) balancers: &'table [IpAddr],
     /// In order, each address and port once.
     pub(in crate::model) candidates: Vec<Candidate>,
 }
@@ -46,6 +48,7 @@ impl ServiceTable {
                     external: spec.external,
                     affinity_s: spec.affinity_s(),
                     source_ranges: spec.source_ranges(),
+                    balancers: spec.balancers(),
                     candidates: self.candidates(record, spec, port, key.family()),
                 })
             }
@@ -58,6 +61,7 @@ impl ServiceTable {
                     external: TrafficPolicy::Cluster,
                     affinity_s: None,
                     source_ranges: None,
+                    balancers: &[],
                     candidates: self
                         .pod_candidate(record, port, key.family())
                         .into_iter()

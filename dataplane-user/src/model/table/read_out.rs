@@ -1,6 +1,9 @@
 //! What backends, metrics and people read from the table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{ServiceTable, records::ServiceRecord};
 use crate::model::{
@@ -123,7 +126,6 @@ impl ServiceTable {
         let uses_local = [spec.internal, external].contains(&TrafficPolicy::Local);
         let candidates = self.candidates(record, spec, port, key.family);
         let is_balanced = frontends.iter().any(|it| it.kind == FrontendKind::LoadBalancer);
-        let of_family = |range: &&Cidr| Family::of(range.address) == key.family;
         let ranges = spec.source_ranges().filter(|_| is_balanced);
         Some(PortState {
             endpoints: views::endpoints(&candidates, uses_cluster, uses_local),
@@ -132,8 +134,22 @@ impl ServiceTable {
             external,
             any_endpoint: views::any(&candidates),
             affinity_s: spec.affinity_s(),
-            source_ranges: ranges.map(|all| all.iter().filter(of_family).copied().collect()),
+            source_ranges: ranges.map(|ranges| self.sources(spec, ranges, key.family)),
         })
+    }
+
+    /// The ranges of a family; if they hold an address of this node, its load balancers' as well.
+    fn sources(&self, spec: &ServiceSpec, ranges: &[Cidr], family: Family) -> Vec<Cidr> {
+        let mut all: Vec<Cidr> =
+            ranges.iter().filter(|range| Family::of(range.address) == family).copied().collect();
+        let holds = |own: &IpAddr| all.iter().any(|range| range.contains(*own));
+        if self.node.addresses.iter().any(holds) {
+            let own = spec.balancers().iter().filter(|address| Family::of(**address) == family);
+            all.extend(own.map(|address| Cidr::of(*address)));
+            all.sort_unstable();
+            all.dedup();
+        }
+        all
     }
 
     fn host_port(&self, key: &PortKey) -> Option<PortState> {

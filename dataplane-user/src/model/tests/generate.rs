@@ -42,7 +42,12 @@ pub(crate) struct World {
 impl World {
     /// An empty table of [`node`].
     pub(crate) fn new() -> Self {
-        let table = ServiceTable::new(node());
+        Self::of(node())
+    }
+
+    /// An empty table of another node.
+    pub(crate) fn of(identity: NodeIdentity) -> Self {
+        let table = ServiceTable::new(identity);
         Self { table, now: BTreeMap::new(), second_addresses: false }
     }
 
@@ -160,7 +165,8 @@ fn ends(scope: Scope, is_v6: bool) -> Vec<(IpAddr, IpAddr)> {
         Scope::Host => {
             let loopback = if is_v6 { "::1" } else { "127.0.0.1" };
             destinations.push(address(loopback));
-            node.take(1).collect()
+            // A node may have a load balancer's address and use it as its source.
+            node.take(1).chain([outer_ip(1, is_v6)]).collect()
         }
         Scope::Outside => {
             let clients =

@@ -106,6 +106,7 @@ fn outside() -> impl Strategy<Value = (Vec<Value>, Vec<String>, Ranges)> {
             "10.1.0.0/16",
             "0.0.0.0/0",
             "192.0.2.10/32",
+            "192.0.2.11/32",
             "2001:db8:f::/48",
             "fd01::/120",
             "nonsense",
