@@ -39,7 +39,7 @@ const LOADED: [&str; 12] = [
     "nf_conntrack_netlink",
 ];
 /// The environment variable that tells tests how many times longer everything takes here.
-const SLOWNESS: (&str, &str) = ("HASHPLANE_TEST_SLOWNESS", "10");
+const SLOWNESS: (&str, &str) = ("HASHPLANE_TEST_SLOWNESS", "4");
 
 /// What to run in the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
