@@ -210,12 +210,9 @@ impl Place {
     }
 
     /// Asks again and again until the load is stopped.
-    pub fn start_load(self: &Arc<Self>, load: Load) -> Result<RunningLoad, Failure> {
-        let number = opened(
-            &self
-                .agent
-                .call(Op::StartLoad(Load { timeout_ms: slowed_ms(load.timeout_ms), ..load }))?,
-        )?;
+    pub fn start_load(self: &Arc<Self>, mut load: Load) -> Result<RunningLoad, Failure> {
+        load.timeout_ms = slowed_ms(load.timeout_ms);
+        let number = opened(&self.agent.call(Op::StartLoad(load))?)?;
         Ok(RunningLoad { place: Arc::clone(self), number })
     }
 
