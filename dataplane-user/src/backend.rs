@@ -169,6 +169,15 @@ pub struct Upkeep {
     pub drifted: usize,
 }
 
+/// Something of a Service that a backend cannot do; `docs/modes.md` lists them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is missing, in the words of `docs/services.md`.
+    pub feature: &'static str,
+    /// Why, and what happens instead.
+    pub why: &'static str,
+}
+
 /// One way to make the kernel do what a table says.
 ///
 /// The calls come in this order: [`Self::observe`] until it succeeds, [`Self::set_node`] and
