@@ -14,6 +14,7 @@ pub mod nftables;
 
 pub mod simulate;
 
+pub mod leftovers;
 pub mod probe;
 pub mod shadow;
 pub mod sync;
