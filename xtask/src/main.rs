@@ -12,6 +12,7 @@ mod fuzz;
 mod tally;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Task {
         #[arg(long, value_enum, default_value_t = Level::All)]
         level: Level,
     },
+    /// Run tests on Debian's kernel in a virtual machine, which has IPVS, SCTP and modules.
+    Vm(vm::Arguments),
     /// What continuous integration runs: every test.
     Ci,
     /// Measure; the arguments go to `hashplane bench`.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         // The summary must stay the last line, so the tests print their own failures.
         Task::Test { level } => return test::run(level),
         Task::Ci => return test::run(Level::All),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Bench { arguments } => launch::bench(&arguments),
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Coverage => coverage::run(),
