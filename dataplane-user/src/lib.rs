@@ -12,6 +12,7 @@ pub mod iptables;
 pub mod ipvs;
 pub mod nftables;
 
+pub mod limits;
 pub mod simulate;
 
 pub mod leftovers;

@@ -1,6 +1,7 @@
 //! `hashplane proxy` on a node of the lab, and the tools that look at it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
@@ -19,6 +20,10 @@ use nix::{
 };
 use serde_json::Value;
 
+use dataplane_user::{
+    backend::Mode, daemon::settings::socket_path, http::client, view::ServiceName,
+};
+
 use crate::{
     lab::{self, NodeName, Place, eventually, within},
     manifests::Written,
@@ -29,9 +34,9 @@ const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 102
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
 /// How long a daemon may take until it is healthy.
 const START_WAIT: Duration = Duration::from_secs(20);
-/// How long a change of the manifests may take until it is in the maps.
+/// How long a change of the manifests may take until it is in the kernel.
 const SYNC_WAIT: Duration = Duration::from_secs(10);
-/// Longer than one round of writes takes after its frontends are in.
+/// Longer than the loop lets an object wait that comes right behind another.
 const AFTER_MARK: Duration = Duration::from_millis(30);
 
 /// How to run a daemon.
@@ -189,33 +194,51 @@ impl Daemon {
 
     /// Waits until packets from and to a pod on this node are translated.
     pub fn wait_for_pod(&self, pod: &Place) -> anyhow::Result<()> {
-        let target = format!("target=\"hp{}\"", pod.name());
-        eventually(SYNC_WAIT, || {
-            let attached = self.metric("hashplane_attached", &[&target])?;
-            ensure!(
-                attached >= 2.0,
-                "{attached} programs are attached to the link of {}",
-                pod.name()
-            );
-            Ok(())
-        })
-        .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
+        eventually(SYNC_WAIT, || self.sees_pod(pod))
+            .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
     }
 
-    /// Waits until everything that was written is in the kernel's maps.
+    /// Succeeds once the backend that serves knows the link of a pod.
+    fn sees_pod(&self, pod: &Place) -> anyhow::Result<()> {
+        let link = format!("hp{}", pod.name());
+        let report: Value = self.ask("/status")?;
+        if report["mode"].as_str().is_none_or(|mode| mode == Mode::Ebpf.name()) {
+            let attached = self.metric("hashplane_attached", &[&format!("target=\"{link}\"")])?;
+            ensure!(attached >= 2.0, "{attached} programs are attached to {link}");
+            return Ok(());
+        }
+        let links = report["pod_links"].as_array().context("the report names no pod links")?;
+        ensure!(links.iter().any(|known| known == &link), "{link} is not among {links:?}");
+        Ok(())
+    }
+
+    /// Waits until everything that was written is in the kernel.
     pub fn wait_for(&self, written: &Written) -> anyhow::Result<()> {
-        let mark = written.mark().to_string();
+        let mark = written.mark();
         eventually(SYNC_WAIT, || {
-            let rows = self.json("endpoints")?;
-            let rows = rows.as_array().context("not a list of endpoints")?;
-            let marked = rows.iter().any(|row| row["address"] == mark && row["live"] == true);
-            ensure!(marked, "{mark} is not among {rows:?}");
+            let names = self.programmed()?;
+            ensure!(names.contains(&mark), "{mark} is not among {names:?}");
             Ok(())
         })
         .with_context(|| self.state_of(written))?;
-        // The mark comes in while those who left may still be on their way out.
+        // Objects that come behind the mark in their file may be on their way.
         thread::sleep(lab::slowed(AFTER_MARK));
         Ok(())
+    }
+
+    /// The services, `namespace/name`, that the kernel serves, unless there is more to write.
+    pub fn programmed(&self) -> anyhow::Result<BTreeSet<String>> {
+        let services: Vec<ServiceName> = self.ask("/services")?;
+        let report: Value = self.ask("/status")?;
+        ensure!(report["pending"] == 0, "changes wait for the kernel: {report}");
+        let name = |name: ServiceName| format!("{}/{}", name.namespace, name.service);
+        Ok(services.into_iter().map(name).collect())
+    }
+
+    /// What the daemon answers on its socket.
+    fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let socket = socket_path(&self.state, self.node.as_str());
+        client::get(&socket, path).with_context(|| format!("{} does not tell {path}", self.node))
     }
 
     /// What is known of a daemon that does not sync.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use dataplane_user::backend::Mode;
 use hashplane_tests::skip;
 
 /// The snapshots: with what the releases of their kernels begin, name, text. One line per program has
@@ -20,8 +21,8 @@ const TOLERANCE_PERCENT: u32 = 10;
 
 #[test]
 fn every_program_passes_the_verifier_within_its_snapshot() {
-    if let Some(reason) = skip::why_no_datapath() {
-        return skip::say_skipped("every_program_passes_the_verifier_within_its_snapshot", reason);
+    if let Some(reason) = skip::why_no_datapath(Mode::Ebpf) {
+        return skip::say_skipped("every_program_passes_the_verifier_within_its_snapshot", &reason);
     }
     let counts = bench::rig::verified_instructions(0).unwrap();
     // With log records the programs are longer; they have to pass too.
