@@ -214,7 +214,7 @@ impl Daemon {
         })
         .with_context(|| self.state_of(written))?;
         // The mark comes in while those who left may still be on their way out.
-        thread::sleep(AFTER_MARK);
+        thread::sleep(lab::slowed(AFTER_MARK));
         Ok(())
     }
 
@@ -305,7 +305,7 @@ fn usual_arguments(
 fn http_get(netns: &str, at: SocketAddr, path: &str) -> anyhow::Result<String> {
     within(netns, || {
         let mut stream = TcpStream::connect(at).with_context(|| format!("cannot reach {at}"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(lab::slowed(Duration::from_secs(5))))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;
