@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    contents::{Contents, Dirty, Element, Held, LEAST},
+    contents::{Contents, Dirty, Element, Held},
     derive::{self, Derived},
     limits,
     marks::Marks,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{Departed, Desired, Node, ServicePort},
     model::{
-        Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState, Protocol,
+        Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
     },
 };
 
@@ -346,11 +346,9 @@ impl Program {
         };
     }
 
-    /// Whether any frontend is on this address.
-    pub(super) fn has_frontends(&self, address: IpAddr) -> bool {
-        let least = Virtual { address, protocol: Protocol::Tcp, port: 0 };
-        debug_assert!(LEAST <= address, "addresses are sorted");
-        self.claims.range(least..).next().is_some_and(|(wanted, _)| wanted.address == address)
+    /// Whether this is a cluster IP.
+    pub(super) fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        self.named.get(&address).is_some_and(|named| named.cluster_ips > 0)
     }
 }
 

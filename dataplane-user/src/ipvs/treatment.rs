@@ -115,6 +115,11 @@ impl Treatment {
         }
     }
 
+    /// The same, but without a mark unless there is one.
+    pub(super) const fn marked_if(self, has_mark: bool) -> Self {
+        Self { marked: self.marked && has_mark, ..self }
+    }
+
     /// The name of its chain.
     pub fn chain(&self) -> String {
         self.to_string()
