@@ -222,7 +222,7 @@ impl Daemon {
         })
         .with_context(|| self.state_of(written))?;
         // Objects that come behind the mark in their file may be on their way.
-        thread::sleep(AFTER_MARK);
+        thread::sleep(lab::slowed(AFTER_MARK));
         Ok(())
     }
 
@@ -317,6 +317,11 @@ fn usual_arguments(
         ("--pod-links", "hp*".to_owned()),
         ("--metrics-address", METRICS.to_string()),
         ("--health-address", HEALTH.to_string()),
+        // Small maps: those of a real node take most of the time that a daemon needs to start.
+        ("--frontends-max", "16384".to_owned()),
+        ("--endpoints-max", "65536".to_owned()),
+        ("--flows-max", "16384".to_owned()),
+        ("--peers-max", "16384".to_owned()),
     ]
     .into_iter()
     .filter(|(flag, _)| !own.iter().any(|own| own == flag))
@@ -328,7 +333,7 @@ fn usual_arguments(
 fn http_get(netns: &str, at: SocketAddr, path: &str) -> anyhow::Result<String> {
     within(netns, || {
         let mut stream = TcpStream::connect(at).with_context(|| format!("cannot reach {at}"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(lab::slowed(Duration::from_secs(5))))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;
