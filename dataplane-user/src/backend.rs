@@ -169,12 +169,12 @@ pub struct Upkeep {
     pub drifted: usize,
 }
 
-/// Something that a mechanism cannot express, whatever a Service asks for.
+/// Something of a Service that a backend cannot do; `docs/modes.md` lists them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What of Services is meant.
+    /// What is missing, in the words of `docs/services.md`.
     pub feature: &'static str,
-    /// What happens instead, and why.
+    /// Why, and what happens instead.
     pub why: &'static str,
 }
 

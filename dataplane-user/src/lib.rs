@@ -15,6 +15,7 @@ pub mod nftables;
 pub mod limits;
 pub mod simulate;
 
+pub mod leftovers;
 pub mod probe;
 pub mod shadow;
 pub mod sync;
