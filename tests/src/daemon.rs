@@ -322,6 +322,11 @@ fn usual_arguments(
         ("--pod-links", "hp*".to_owned()),
         ("--metrics-address", METRICS.to_string()),
         ("--health-address", HEALTH.to_string()),
+        // Small maps: those of a real node take most of the time that a daemon needs to start.
+        ("--frontends-max", "16384".to_owned()),
+        ("--endpoints-max", "65536".to_owned()),
+        ("--flows-max", "16384".to_owned()),
+        ("--peers-max", "16384".to_owned()),
     ]
     .into_iter()
     .filter(|(flag, _)| !own.iter().any(|own| own == flag))
