@@ -13,8 +13,8 @@ use dataplane_user::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    CHANGE_WARM_UP, STRIDE, World, objects,
-    world::{NODE_IP, events, processor_time},
+    CHANGE_WARM_UP, STRIDE, objects,
+    world::{NODE_IP, World},
 };
 
 /// From objects to rules, each time in a fresh namespace; fewer where that takes long.
@@ -88,7 +88,7 @@ struct One {
 fn one(case: Case, with_changes: bool) -> anyhow::Result<One> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     let mut rules = Rules::new(case.mode)?;
-    let events: Vec<_> = events(case.services, case.endpoints).collect();
+    let events: Vec<_> = World::events(case.services, case.endpoints).collect();
     let before = kernel_bytes()?;
     let parts = rules.fill(events)?;
     let kernel_bytes = kernel_bytes()? - before;
