@@ -38,7 +38,8 @@ pub(crate) struct Churn {
 }
 
 fn parse_mode(text: &str) -> Result<Mode, String> {
-    Mode::parse(text).ok_or_else(|| format!("it is one of {}", Mode::ALL.map(Mode::name).join(", ")))
+    Mode::parse(text)
+        .ok_or_else(|| format!("it is one of {}", Mode::ALL.map(Mode::name).join(", ")))
 }
 
 /// Where figures go, beside the terminal.

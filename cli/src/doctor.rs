@@ -1,6 +1,6 @@
 //! `hashplane doctor`: what this node can do, what runs, and what is not as it should be.
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode, time::Duration};
 
 use clap::Args;
 use dataplane_user::{
@@ -23,19 +23,23 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
+/// The daemon reads back everything that the kernel holds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Prints; fails with 1 where something is not as it should be.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Instance { name, state_dir, .. } = &arguments.instance;
     let mut failures = Vec::new();
-    let running = match client::get::<Running>(&socket_path(state_dir, name), "/doctor") {
-        Ok(running) => Some(running),
-        // Nobody listens.
-        Err(client::Error::Socket(_)) => None,
-        Err(error) => {
-            failures.push(format!("the daemon does not tell: {error}"));
-            None
-        }
-    };
+    let running =
+        match client::get_within::<Running>(PATIENCE, &socket_path(state_dir, name), "/doctor") {
+            Ok(running) => Some(running),
+            // Nobody listens.
+            Err(client::Error::Socket(error)) if is_nobody(&error) => None,
+            Err(error) => {
+                failures.push(dataplane_user::ebpf::attach::chain(&error));
+                None
+            }
+        };
     let probes = probe::run();
     let found = leftovers::find_kube_proxy();
     failures.extend(found.failed.iter().map(|error| dataplane_user::ebpf::attach::chain(error)));
@@ -49,4 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     print(&doctor, arguments.output, || doctor.to_text())?;
     Ok(if doctor.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -38,11 +38,11 @@ pub struct Drift {
 /// What the daemon says of its mode and its rules.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Running {
-    /// The mode that serves.
-    pub mode: Mode,
+    /// The mode that serves; `None` while nothing has been programmed.
+    pub mode: Option<Mode>,
     /// Why this one.
     pub why: String,
-    /// The kernel against the table; `None` before the source has told everything.
+    /// The kernel against the table; `None` while nothing has been programmed.
     pub drift: Option<Drift>,
 }
 
@@ -103,9 +103,10 @@ impl Doctor {
                 self.instance
             );
         };
-        let mut text = format!("{} runs: {}\n", running.mode, running.why);
+        let mode = running.mode.map_or("no mode", Mode::name);
+        let mut text = format!("{mode} runs: {}\n", running.why);
         match &running.drift {
-            None => text.push_str("the source has not told everything yet: nothing to compare\n"),
+            None => text.push_str("what the kernel should hold is not known yet\n"),
             Some(drift) if drift.total == 0 => {
                 text.push_str("the kernel holds what the table says\n");
             }
@@ -159,7 +160,7 @@ mod tests {
             what: "frontend 10.96.0.1:80 is missing".into(),
         }];
         let running = |total| Running {
-            mode: Mode::Nftables,
+            mode: Some(Mode::Nftables),
             why: "--mode nftables".into(),
             drift: Some(Drift { total, rows: rows.clone() }),
         };
