@@ -93,8 +93,15 @@ impl Compiler<'_> {
     /// Whether any client of any frontend gets this view.
     fn is_used(&self, policy: TrafficPolicy) -> bool {
         let kinds = self.state.frontends.iter().map(|frontend| frontend.kind);
+        let kinds = kinds.filter(|kind| !self.is_closed(*kind));
         let mut all = kinds.flat_map(|kind| SCOPES.map(|scope| (kind, scope)));
         all.any(|(kind, scope)| self.served(kind, scope) == Some(policy))
+    }
+
+    /// Whether source ranges keep everybody out.
+    fn is_closed(&self, kind: FrontendKind) -> bool {
+        let ranges = self.state.source_ranges.as_ref();
+        kind == FrontendKind::LoadBalancer && ranges.is_some_and(Vec::is_empty)
     }
 
     fn view_chain(&self, policy: TrafficPolicy) -> Chain {
@@ -168,7 +175,7 @@ impl Compiler<'_> {
 
     fn front(&mut self, frontend: &Frontend) -> Front {
         let kind = frontend.kind;
-        let mut to = self.clients_chain(kind);
+        let mut to = if self.is_closed(kind) { None } else { self.clients_chain(kind) };
         let mut firewall = None;
         if let (FrontendKind::LoadBalancer, Some(ranges)) = (kind, &self.state.source_ranges) {
             let chain = self.fixed.names.port("FW", self.key);
