@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::Context as _;
 
+use dataplane_user::backend::Mode;
+
 use crate::{
     Daemon, DaemonOptions, Lab, LabOptions, Place,
     agent::protocol::{Load, Loaded, Pattern, Transport},
@@ -67,7 +69,7 @@ pub struct Demo {
 impl Demo {
     /// Builds the lab, starts its servers and the daemons.
     pub fn build(tool: &Path, binary: &Path) -> anyhow::Result<Self> {
-        if let Some(reason) = crate::skip::why_no_datapath() {
+        if let Some(reason) = crate::skip::why_no_datapath(Mode::Ebpf) {
             anyhow::bail!("the demo cannot run here: {reason}");
         }
         let begun = Instant::now();

@@ -1,9 +1,6 @@
 //! Every test there is, in the order in which a failure is cheapest to find, and one last line.
 
-use std::{
-    path::Path,
-    process::{Command, ExitCode},
-};
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -15,6 +12,10 @@ use crate::{
 
 /// Cases of a property under Miri, which runs code about a hundred times slower than the machine.
 const CASES_UNDER_MIRI: &str = "8";
+
+/// The backends beside eBPF that this machine's kernel is expected to have; IPVS has a kernel of its
+/// own, in `cargo xtask vm`.
+const MODES: [&str; 0] = [];
 
 /// How much to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,33 +95,56 @@ fn integration(report: &mut Report) {
     if !built {
         return;
     }
-    let binary = run::target_dir().join("debug/hashplane");
-    let mut command = cargo(&["test", "--package", "hashplane-tests", "--no-fail-fast"]);
-    command.env("HASHPLANE_BIN", &binary);
-    say::step("integration tests");
+    // With eBPF everything, with each other backend what has the same meaning in all of them.
+    suite("integration tests", None, report);
+    for mode in MODES {
+        suite(&format!("integration tests, {mode}"), Some(mode), report);
+    }
+}
+
+/// Runs integration tests; what fails gets a second chance.
+fn suite(what: &str, mode: Option<&str>, report: &mut Report) {
+    let mut command = of_mode(cargo(&["test", "--package", "hashplane-tests"]), mode);
+    command.arg("--no-fail-fast").env("RUST_TEST_THREADS", threads().to_string());
+    if mode.is_some() {
+        command.args(["--test", "it", "--", "traffic::"]);
+    }
+    say::step(what);
     let typed = run::typed(&command);
     match tally::run(command) {
         Ok((true, tally)) => report.tally.add(tally),
         Ok((false, tally)) => {
-            let again = once_more(&tally, &binary);
-            report.settle(tally, again, &typed);
+            let again = once_more(what, mode, &tally);
+            report.settle(tally, again, &format!("{what}: `{typed}`"));
         }
-        Err(error) => report.failed("integration tests", &error),
+        Err(error) => report.failed(what, &error),
     }
 }
 
 /// Runs the tests that failed a second time, alone on the machine: real traffic shares two cores
 /// with whatever else runs. What passes now is reported as flaky, never as if nothing had been.
-fn once_more(first: &Tally, binary: &Path) -> Tally {
+fn once_more(what: &str, mode: Option<&str>, first: &Tally) -> Tally {
     if first.failing.is_empty() {
         return Tally { failed: first.failed, ..Tally::default() };
     }
-    say::step("integration tests that failed, once more");
-    let mut command = cargo(&["test", "--package", "hashplane-tests", "--test", "it", "--"]);
+    say::step(&format!("{what} that failed, once more"));
+    let again = cargo(&["test", "--package", "hashplane-tests", "--test", "it", "--"]);
+    let mut command = of_mode(again, mode);
     command.args(["--test-threads=1", "--exact"]).args(&first.failing);
-    command.env("HASHPLANE_BIN", binary);
     let unknown = || Tally { failed: first.failed, ..Tally::default() };
     tally::run(command).map_or_else(|_| unknown(), |(_, tally)| tally)
+}
+
+/// `command` with what tells the tests which binary to run, and with which backend.
+fn of_mode(mut command: Command, mode: Option<&str>) -> Command {
+    command.env("HASHPLANE_BIN", run::target_dir().join("debug/hashplane"));
+    command.envs(mode.map(|mode| ("HASHPLANE_MODE", mode)));
+    command
+}
+
+/// Tests of traffic that run side by side: half of what they do is waiting.
+fn threads() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Its tests are the unit tests once more, so they are not counted again.
@@ -212,7 +236,7 @@ impl Report {
         self.tally.skips.extend(again.skips);
         if again.failed > 0 {
             let failed = again.failed;
-            self.failures.push(format!("integration tests: {failed} failed twice in `{typed}`"));
+            self.failures.push(format!("{failed} failed twice in {typed}"));
         }
     }
 

@@ -19,11 +19,24 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 mount --bind "@MODULES@/$release" "/lib/modules/$release"
 ip link set lo up
+# Snapshots that the tests are asked to write are for the host.
+if [ -n "@SNAPSHOTS@" ]; then
+    mount -t 9p -o trans=virtio,version=9p2000.L snapshots "@SNAPSHOTS@"
+fi
 # What a node has loaded; whatever else is needed the kernel asks for by itself.
 for module in @LOADED@; do
     # Devices that nobody has asked for are in the way.
     if [ "$module" = dummy ]; then options=numdummies=0; else options=; fi
     modprobe "$module" $options || echo "SKIP the module $module: the kernel does not load it" > $tests
 done
-@FOREGROUND@ /bin/sh /run/vm/run.sh < @INPUT@ > $tests 2>&1
-end $?
+if [ @INTERACTIVE@ = true ]; then
+    setsid -c /bin/sh /run/vm/run.sh < $tests > $tests 2>&1
+    end $?
+fi
+# Through a pipe, since programs write colours to a terminal.
+{
+    /bin/sh /run/vm/run.sh < /dev/null 2>&1
+    echo $? > /run/vm/code
+} | cat > $tests
+read -r code < /run/vm/code
+end "$code"

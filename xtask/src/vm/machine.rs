@@ -39,7 +39,7 @@ const LOADED: [&str; 12] = [
     "nf_conntrack_netlink",
 ];
 /// The environment variable that tells tests how many times longer everything takes here.
-const SLOWNESS: (&str, &str) = ("HASHPLANE_TEST_SLOWNESS", "10");
+const SLOWNESS: (&str, &str) = ("HASHPLANE_TEST_SLOWNESS", "4");
 
 /// What to run in the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -157,6 +157,10 @@ impl Files {
         command.args(["-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests"]);
         let share = "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap";
         command.args(["-virtfs", share]);
+        if let Some(path) = snapshots() {
+            let share = "mount_tag=snapshots,security_model=none";
+            command.args(["-virtfs", &format!("local,path={path},{share}")]);
+        }
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         command
     }
@@ -175,14 +179,19 @@ impl Drop for Files {
     }
 }
 
+/// The folder that the tests may write to, if they are asked to.
+fn snapshots() -> Option<String> {
+    std::env::var_os("UPDATE_SNAPSHOTS")?;
+    Some(run::workspace().join("tests/tests/snapshots").display().to_string())
+}
+
 fn inside(modules: &Path, interactive: bool) -> String {
     let parent = modules.parent().unwrap_or(modules).display().to_string();
-    let (input, foreground) = if interactive { ("$tests", "setsid -c") } else { ("/dev/null", "") };
     include_str!("inside.sh")
         .replace("@MODULES@", &parent)
+        .replace("@SNAPSHOTS@", &snapshots().unwrap_or_default())
         .replace("@LOADED@", &LOADED.join(" "))
-        .replace("@INPUT@", input)
-        .replace("@FOREGROUND@", foreground)
+        .replace("@INTERACTIVE@", &interactive.to_string())
 }
 
 /// The shell script that runs `job`.

@@ -9,7 +9,7 @@ use hashplane_tests::{
     manifests::Endpoint,
 };
 
-use crate::support::{World, ask, each, skipped};
+use crate::support::{World, ask, combinations, each, skipped};
 
 const NODE_PORT: u16 = 30_080;
 /// Clients stay by service port: so many ports are so many choices of one client. That all of them
@@ -54,11 +54,11 @@ fn each_way(
     web: &Service,
     mut check: impl FnMut(&Arc<Place>, Transport, &[SocketAddr], &str),
 ) {
-    each(|family, transport, what| {
+    for (family, transport, what) in combinations() {
         for (client, to) in ways(world, web, family) {
             check(&client, transport, &to, &format!("{what} from {}", client.name()));
         }
-    });
+    }
 }
 
 #[test]

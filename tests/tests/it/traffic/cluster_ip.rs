@@ -241,43 +241,6 @@ fn checksums_are_right_with_and_without_offload() {
 }
 
 #[test]
-fn without_socket_hooks_packets_are_translated() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--sockets", "off"]);
-    let near = world.server("near", NodeName::A, 8080);
-    let far = world.server("far", NodeName::B, 8080);
-    let web = world.lab.service("web").port("http", 80, 8080).endpoint(&near).endpoint(&far);
-    world.apply(&web);
-    for client in world.clients() {
-        each(|family, transport, what| {
-            ask_all(&client, transport, web.frontend(family, 80), &[&near, &far], what);
-        });
-    }
-}
-
-#[test]
-fn a_kernel_without_tcx_is_served_by_clsact() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--tc", "clsact", "--xdp", "off"]);
-    let near = world.server("near", NodeName::A, 8080);
-    let far = world.server("far", NodeName::B, 8080);
-    let web = world.lab.service("web").node_port("http", 80, 8080, 30_080);
-    let web = web.endpoint(&near).endpoint(&far);
-    world.apply(&web);
-    let (outside, node) = (world.lab.outside(), world.host(NodeName::A).addresses());
-    for client in world.clients() {
-        each(|family, transport, what| {
-            ask_all(&client, transport, web.frontend(family, 80), &[&near, &far], what);
-            ask_all(&outside, transport, node.port(family, 30_080), &[&near, &far], what);
-        });
-    }
-}
-
-#[test]
 fn a_cluster_ip_that_is_routed_to_a_node_leads_to_its_pods() {
     if skipped() {
         return;

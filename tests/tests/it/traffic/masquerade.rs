@@ -28,7 +28,7 @@ enum By {
 const WAYS: [By; 3] = [By::ClusterIp, By::NodePort, By::LoadBalancer];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
+pub(crate) enum Policy {
     Cluster,
     ExternalLocal,
     InternalLocal,
@@ -65,7 +65,7 @@ fn frontend(world: &World, web: &Service, by: By, family: Family) -> SocketAddr 
 }
 
 /// Checks the nine cells of one policy.
-fn check(policy: Policy, arguments: &[&str]) {
+pub(crate) fn check(policy: Policy, arguments: &[&str]) {
     let world = World::with(arguments);
     let [near, far] = world.servers();
     let web = service(&world, policy).endpoint(&near).endpoint(&far);
@@ -155,14 +155,5 @@ fn external_policy_local() {
 fn internal_policy_local() {
     if !skipped() {
         check(Policy::InternalLocal, &[]);
-    }
-}
-
-#[test]
-fn every_policy_with_xdp_in_the_driver() {
-    if !skipped() {
-        for policy in [Policy::Cluster, Policy::ExternalLocal, Policy::InternalLocal] {
-            check(policy, &["--xdp", "driver"]);
-        }
     }
 }

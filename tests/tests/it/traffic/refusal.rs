@@ -15,7 +15,7 @@ const NODE_PORT: u16 = 30_080;
 
 /// Every way to ask: TCP, connected UDP, unconnected UDP.
 #[track_caller]
-fn check_refused(client: &Arc<Place>, to: SocketAddr, scope: &str) {
+pub(crate) fn check_refused(client: &Arc<Place>, to: SocketAddr, scope: &str) {
     let what = format!("{} ({scope}) to {to}", client.name());
     assert_refused(client.ask(Transport::Tcp, to), &format!("{what} TCP"));
     assert_refused(client.ask(Transport::Udp, to), &format!("{what} UDP"));
@@ -87,37 +87,5 @@ fn a_service_refuses_while_it_has_no_endpoint_and_answers_again_afterwards() {
         web.set_endpoints([]);
         world.apply(&web);
         check_all_scopes(&world, &web);
-    }
-}
-
-#[test]
-fn refusals_come_without_socket_hooks_and_without_xdp_too() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--sockets", "off", "--xdp", "off"]);
-    let empty = world.lab.service("empty").node_port("http", 80, 8080, NODE_PORT);
-    world.apply(&empty);
-    let outside = world.lab.outside();
-    let node = world.host(NodeName::A).addresses();
-    for family in Family::ALL {
-        for client in world.clients() {
-            check_refused(&client, empty.frontend(family, 80), "packets");
-        }
-        check_refused(&outside, node.port(family, NODE_PORT), "outside");
-    }
-}
-
-#[test]
-fn refusals_come_from_xdp_too() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--xdp", "driver"]);
-    let empty = world.lab.service("empty").node_port("http", 80, 8080, NODE_PORT);
-    world.apply(&empty);
-    let node = world.host(NodeName::A).addresses();
-    for family in Family::ALL {
-        check_refused(&world.lab.outside(), node.port(family, NODE_PORT), "outside");
     }
 }

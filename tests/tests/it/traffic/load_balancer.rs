@@ -12,7 +12,8 @@ use hashplane_tests::{
 };
 
 use crate::support::{
-    World, ask, ask_all, assert_dropped, assert_refused, assert_silent, each, skipped,
+    World, ask, ask_all, assert_counted, assert_dropped, assert_refused, assert_silent, each,
+    skipped, ways,
 };
 
 const NODE_PORT: u16 = 30_080;
@@ -38,7 +39,7 @@ fn balanced(world: &World) -> Service {
 
 /// Asks [`ADDRESS`] until exactly `servers` have answered, and each saw `source`.
 #[track_caller]
-fn check(client: &Arc<Place>, servers: &[&Arc<Place>], source: impl Fn(Family) -> IpAddr) {
+fn check(client: &Arc<Place>, servers: &[&Arc<Place>], source: impl Fn(Family) -> IpAddr + Sync) {
     each(|family, transport, what| {
         for answer in ask_all(client, transport, ADDRESS.port(family, 80), servers, what) {
             assert_eq!(answer.seen.client.ip(), source(family), "{what}: {answer:?}");
@@ -51,8 +52,8 @@ fn a_load_balancer_address_leads_to_every_endpoint() {
     if skipped() {
         return;
     }
-    for mode in ["driver", "off"] {
-        let world = World::with(&["--xdp", mode]);
+    for way in ways() {
+        let world = World::with(way);
         let [near, far] = world.servers();
         world.apply(&balanced(&world).endpoint(&near).endpoint(&far));
         let node = |family| world.host(NodeName::A).addresses().of(family);
@@ -155,8 +156,8 @@ fn source_ranges_keep_other_clients_from_the_load_balancers_address() {
     if skipped() {
         return;
     }
-    for mode in ["driver", "off"] {
-        let world = World::with(&["--xdp", mode]);
+    for way in ways() {
+        let world = World::with(way);
         let [near, _far] = world.servers();
         let outside = world.lab.outside();
         let node = world.host(NodeName::A).addresses();
@@ -186,8 +187,7 @@ fn source_ranges_keep_other_clients_from_the_load_balancers_address() {
             ask(&outside, transport, node.port(family, NODE_PORT), what);
             ask(&packets, transport, web.frontend(family, 80), what);
         });
-        let dropped = world.a.metric("hashplane_outcomes_total", &["source_not_allowed"]).unwrap();
-        assert!(dropped >= 4.0, "{mode}: {dropped} drops were counted");
+        assert_counted(&world.a, "source_not_allowed", 4.0);
         world.apply(&web);
         check(&outside, &[&near], |family| node.of(family));
     }

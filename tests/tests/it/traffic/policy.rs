@@ -10,7 +10,8 @@ use hashplane_tests::{
 };
 
 use crate::support::{
-    World, ask_all, assert_dropped, assert_refused, assert_silent, each, skipped,
+    World, ask_all, assert_counted, assert_dropped, assert_refused, assert_silent, each, skipped,
+    ways,
 };
 
 const NODE_PORT: u16 = 30_080;
@@ -19,7 +20,7 @@ fn service(world: &World) -> Service {
     world.lab.service("web").node_port("http", 80, 8080, NODE_PORT)
 }
 
-fn external_local(world: &World) -> Service {
+pub(crate) fn external_local(world: &World) -> Service {
     service(world).spec("externalTrafficPolicy", "Local")
 }
 
@@ -29,11 +30,11 @@ fn internal_local(world: &World) -> Service {
 
 /// Asks a node port until exactly `servers` have answered, and each saw `source`.
 #[track_caller]
-fn check_node_port(
+pub(crate) fn check_node_port(
     client: &Arc<Place>,
     node: &Place,
     servers: &[&Arc<Place>],
-    source: impl Fn(Family) -> IpAddr,
+    source: impl Fn(Family) -> IpAddr + Sync,
 ) {
     each(|family, transport, what| {
         let what = format!("{what} through {}", node.name());
@@ -65,22 +66,6 @@ fn external_local_keeps_the_clients_address_and_stays_on_the_node() {
 }
 
 #[test]
-fn external_local_works_with_xdp_in_the_driver_and_without() {
-    if skipped() {
-        return;
-    }
-    for mode in ["driver", "off"] {
-        let world = World::with(&["--xdp", mode]);
-        let [near, far] = world.servers();
-        world.apply(&external_local(&world).endpoint(&near).endpoint(&far));
-        let outside = world.lab.outside();
-        let own = |family| outside.addresses().of(family);
-        check_node_port(&outside, &world.host(NodeName::A), &[&near], own);
-        check_node_port(&outside, &world.host(NodeName::B), &[&far], own);
-    }
-}
-
-#[test]
 fn external_local_gives_clients_on_the_node_every_endpoint() {
     if skipped() {
         return;
@@ -101,8 +86,8 @@ fn external_local_without_an_endpoint_here_is_silent() {
     if skipped() {
         return;
     }
-    for arguments in [&["--xdp", "driver"][..], &["--xdp", "off"][..]] {
-        let world = World::with(arguments);
+    for way in ways() {
+        let world = World::with(way);
         let [_near, far] = world.servers();
         world.apply(&external_local(&world).endpoint(&far));
         let (outside, here) = (world.lab.outside(), world.host(NodeName::A));
@@ -115,8 +100,7 @@ fn external_local_without_an_endpoint_here_is_silent() {
             let own = |family| client.addresses().of(family);
             check_node_port(&client, &here, &[&far], own);
         }
-        let dropped = world.a.metric("hashplane_outcomes_total", &["no_local_endpoint"]).unwrap();
-        assert!(dropped >= 4.0, "{dropped} drops were counted");
+        assert_counted(&world.a, "no_local_endpoint", 4.0);
     }
 }
 

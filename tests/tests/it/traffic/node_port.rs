@@ -5,18 +5,19 @@ use std::{
     sync::Arc,
 };
 
+use dataplane_user::limits::IPV6_LOOPBACK;
 use hashplane_tests::{
     Place, Service,
     agent::protocol::Transport,
     lab::{Addresses, Asking, Family, NodeName},
 };
 
-use crate::support::{World, ask, ask_all, each, skipped, until};
+use crate::support::{World, ask, ask_all, each, limited, skipped, until};
 
-const NODE_PORT: u16 = 30_080;
+pub(crate) const NODE_PORT: u16 = 30_080;
 
 /// A Service on every node, with one endpoint on each.
-fn service(world: &World) -> (Service, [Arc<Place>; 2]) {
+pub(crate) fn service(world: &World) -> (Service, [Arc<Place>; 2]) {
     let near = world.server("near", NodeName::A, 8080);
     let far = world.server("far", NodeName::B, 8080);
     let web = world.lab.service("web").node_port("http", 80, 8080, NODE_PORT);
@@ -26,7 +27,7 @@ fn service(world: &World) -> (Service, [Arc<Place>; 2]) {
 }
 
 /// The outside client reaches both endpoints through both nodes.
-fn check_from_outside(world: &World, servers: &[&Arc<Place>]) {
+pub(crate) fn check_from_outside(world: &World, servers: &[&Arc<Place>]) {
     let outside = world.lab.outside();
     for node in [NodeName::A, NodeName::B] {
         let node = world.host(node);
@@ -52,59 +53,6 @@ fn a_node_port_leads_from_outside_to_endpoints_on_both_nodes() {
 }
 
 #[test]
-fn a_node_port_works_with_xdp_in_the_driver() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--xdp", "driver"]);
-    let (_web, [near, far]) = service(&world);
-    check_from_outside(&world, &[&near, &far]);
-    let translated = world.a.metric("hashplane_outcomes_total", &["nic_xdp", "\"new\""]);
-    assert!(translated.unwrap() > 0.0, "no packet was translated by XDP:\n{}", world.a.log());
-}
-
-#[test]
-fn a_node_port_works_with_xdp_in_the_network_stack() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--xdp", "generic"]);
-    until("the status says how XDP runs", || {
-        world.a.tool(&["status"]).unwrap().contains("generic").then_some(())
-    });
-    let (web, [near, far]) = service(&world);
-    check_from_outside(&world, &[&near, &far]);
-    let count = |reason| world.a.metric("hashplane_outcomes_total", &["nic_xdp", reason]).unwrap();
-    assert!(count("\"new\"") > 0.0, "no packet was translated by XDP:\n{}", world.a.log());
-    // TC behind it still sees whole frames.
-    for client in world.clients() {
-        each(|family, transport, what| {
-            ask_all(&client, transport, web.frontend(family, 80), &[&near, &far], what);
-        });
-    }
-    // XDP cannot tell which packets these are, and would break their checksums. The links behind
-    // finish what is left, so that the other ends see it.
-    let outside = world.lab.outside();
-    world.lab.offload(&outside, "eth0", "tx", true).unwrap();
-    world.lab.unfinished_checksums_towards(NodeName::A).unwrap();
-    let node = world.host(NodeName::A).addresses();
-    each(|family, transport, what| {
-        let to = node.port(family, NODE_PORT);
-        ask_all(&outside, transport, to, &[&near, &far], &format!("{what} unfinished"));
-    });
-}
-
-#[test]
-fn a_node_port_works_without_xdp() {
-    if skipped() {
-        return;
-    }
-    let world = World::with(&["--xdp", "off"]);
-    let (_web, [near, far]) = service(&world);
-    check_from_outside(&world, &[&near, &far]);
-}
-
-#[test]
 fn a_node_port_works_from_pods_on_every_node_address() {
     if skipped() {
         return;
@@ -122,19 +70,42 @@ fn a_node_port_works_from_pods_on_every_node_address() {
 }
 
 #[test]
-fn a_node_port_works_from_hosts_on_every_node_address_and_on_loopback() {
+fn a_node_port_works_from_hosts_on_every_node_address() {
     if skipped() {
         return;
     }
     let world = World::new();
     let (_web, [near, far]) = service(&world);
     let host = world.host(NodeName::A);
-    let loopback = Addresses { v4: Ipv4Addr::LOCALHOST, v6: Ipv6Addr::LOCALHOST };
-    let other = world.host(NodeName::B).addresses();
-    for addresses in [host.addresses(), other, loopback] {
+    for addresses in [host.addresses(), world.host(NodeName::B).addresses()] {
         each(|family, transport, what| {
             ask_all(&host, transport, addresses.port(family, NODE_PORT), &[&near, &far], what);
         });
+    }
+}
+
+/// The host reaches every endpoint by a node port on a loopback address.
+fn check_on_loopback(loopback: IpAddr) {
+    let world = World::new();
+    let (_web, [near, far]) = service(&world);
+    let host = world.host(NodeName::A);
+    for transport in Transport::ALL {
+        let what = format!("{transport:?}");
+        ask_all(&host, transport, (loopback, NODE_PORT).into(), &[&near, &far], &what);
+    }
+}
+
+#[test]
+fn a_node_port_works_from_hosts_on_ipv4_loopback() {
+    if !skipped() {
+        check_on_loopback(Ipv4Addr::LOCALHOST.into());
+    }
+}
+
+#[test]
+fn a_node_port_works_from_hosts_on_ipv6_loopback() {
+    if !skipped() && !limited(IPV6_LOOPBACK) {
+        check_on_loopback(Ipv6Addr::LOCALHOST.into());
     }
 }
 

@@ -12,7 +12,7 @@ use hashplane_tests::{
     manifests::HostPorts,
 };
 
-use crate::support::{World, ask, each, skipped, until};
+use crate::support::{World, ask, each, skipped, until, ways};
 
 /// Outside of the range of node ports.
 const HOST_PORT: u16 = 8080;
@@ -34,8 +34,8 @@ fn a_host_port_leads_to_its_pod_from_everywhere() {
     if skipped() {
         return;
     }
-    for mode in ["driver", "off"] {
-        let world = World::with(&["--xdp", mode]);
+    for way in ways() {
+        let world = World::with(way);
         let pod = pod(&world);
         let node = world.host(NodeName::A).addresses();
         let there = world.pod_without_hooks("there", NodeName::B);
