@@ -67,7 +67,8 @@ pub fn router(context: Context) -> Router {
 
 /// What only those may ask who can open the daemon's own socket.
 fn own_router(context: Context) -> Router {
-    router(context.clone()).merge(Router::new().route("/mode/{mode}", post(mode)).with_state(context))
+    router(context.clone())
+        .merge(Router::new().route("/mode/{mode}", post(mode)).with_state(context))
 }
 
 /// Opens all listeners, then serves until the process ends.
@@ -169,7 +170,12 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_leaves_is_alive_but_wants_no_traffic() {
         let pins = Pins::new(Path::new("/nowhere"), "test").unwrap();
-        let context = Context { shared: Shared::default(), pins, examiner: Arc::default(), modes: Requests::new().0 };
+        let context = Context {
+            shared: Shared::default(),
+            pins,
+            examiner: Arc::default(),
+            modes: Requests::new().0,
+        };
         let codes = async || {
             let (health, life) = (healthz(State(context.clone())), livez(State(context.clone())));
             [health.await.into_response(), life.await.into_response()]

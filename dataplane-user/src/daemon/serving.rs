@@ -301,7 +301,12 @@ impl Serving {
         let attachments = self.around.shared.report().attachments;
         let failed = attachments.into_iter().find_map(|attachment| {
             let why = attachment.error?;
-            Some(Error::Attach { program: attachment.program, target: attachment.target, why, from })
+            Some(Error::Attach {
+                program: attachment.program,
+                target: attachment.target,
+                why,
+                from,
+            })
         });
         failed.map_or(Ok(()), Err)
     }
@@ -359,7 +364,11 @@ impl Serving {
     }
 
     /// Removes everything of a mode from the kernel.
-    fn remove(&mut self, mode: Mode, backend: Option<Box<dyn Backend>>) -> Result<(), BackendError> {
+    fn remove(
+        &mut self,
+        mode: Mode,
+        backend: Option<Box<dyn Backend>>,
+    ) -> Result<(), BackendError> {
         tokio::task::block_in_place(|| {
             let backend = backend.or_else(|| modes::rules(mode, &self.settings));
             backend.map_or(Ok(()), |mut backend| backend.remove())?;
