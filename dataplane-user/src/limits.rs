@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf,
+    ebpf, iptables,
 };
 
 /// Node ports on ::1.
@@ -16,7 +16,8 @@ pub const AFFINITY_OF_FRONTENDS: &str = "session affinity across the frontends o
 pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
-        Mode::Nftables | Mode::Iptables | Mode::Ipvs => &[],
+        Mode::Iptables => iptables::LIMITS,
+        Mode::Nftables | Mode::Ipvs => &[],
     }
 }
 

@@ -135,9 +135,8 @@ impl Contents {
     /// The source ranges of a frontend.
     pub(super) fn ranges(&self, wanted: Virtual) -> impl Iterator<Item = Cidr> {
         let least = Cidr { address: LEAST, prefix_len: 0 };
-        self.elements
-            .range(Element::Range(wanted, least)..)
-            .map_while(move |(element, _)| match element {
+        self.elements.range(Element::Range(wanted, least)..).map_while(move |(element, _)| {
+            match element {
                 Element::Range(of, range) if *of == wanted => Some(*range),
                 Element::Range(..)
                 | Element::Service(_)
@@ -146,7 +145,8 @@ impl Contents {
                 | Element::Node(_)
                 | Element::Hairpin(_)
                 | Element::PodLink(..) => None,
-            })
+            }
+        })
     }
 }
 

@@ -31,16 +31,13 @@ impl Derived {
         let treatment = Treatment::of(state, kind);
         let (by_address, by_mark) = views(state, kind);
         let ranges = state.source_ranges.clone().filter(|_| treatment.ranged);
-        let persistent = Scheduling {
-            scheduler: Scheduler::RoundRobin,
-            persistence_s: state.affinity_s,
-        };
+        let persistent =
+            Scheduling { scheduler: Scheduler::RoundRobin, persistence_s: state.affinity_s };
         Self {
             treatment: Some(treatment),
             server: by_address.map(|policy| server(state, policy, persistent)),
-            marked: by_mark.map(|policy| {
-                server(state, policy, marked_scheduling(state, policy, wanted.port))
-            }),
+            marked: by_mark
+                .map(|policy| server(state, policy, marked_scheduling(state, policy, wanted.port))),
             ranges: ranges.unwrap_or_default(),
         }
     }
@@ -57,9 +54,7 @@ fn server(state: &PortState, policy: TrafficPolicy, scheduling: Scheduling) -> S
 fn marked_scheduling(state: &PortState, policy: TrafficPolicy, port: u16) -> Scheduling {
     let same_port = state.view(policy).all(|endpoint| endpoint.port == port);
     match state.affinity_s {
-        Some(_) if !same_port => {
-            Scheduling { scheduler: Scheduler::Maglev, persistence_s: None }
-        }
+        Some(_) if !same_port => Scheduling { scheduler: Scheduler::Maglev, persistence_s: None },
         persistence_s => Scheduling { scheduler: Scheduler::RoundRobin, persistence_s },
     }
 }

@@ -14,9 +14,7 @@ use super::{
 };
 use crate::{
     backend::{Departed, Desired, Node, ServicePort},
-    model::{
-        Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
-    },
+    model::{Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState},
 };
 
 /// A service port that wants a frontend. The least one of them has it: an address that is named
