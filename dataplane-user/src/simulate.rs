@@ -22,7 +22,8 @@ pub trait Simulated {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>);
     /// Where the first packet of a flow goes.
     fn simulate(&self, packet: &Packet) -> Outcome;
-    /// Why no program of this backend can serve packets like this one, as its limits say.
+    /// Which of the backend's limits keeps it from serving packets like this one: a feature of
+    /// [`crate::limits::of`].
     fn cannot(&self, _packet: &Packet) -> Option<&'static str> {
         None
     }

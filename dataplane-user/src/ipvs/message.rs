@@ -58,7 +58,6 @@ mod destination {
     pub(super) const LOWER: u16 = 6;
     pub(super) const ACTIVE: u16 = 7;
     pub(super) const INACTIVE: u16 = 8;
-    pub(super) const PERSISTENT: u16 = 9;
     pub(super) const FAMILY: u16 = 11;
 }
 
@@ -90,7 +89,7 @@ pub struct SeenService {
 pub struct SeenDestination {
     /// 0 if it takes no new connections.
     pub weight: u32,
-    /// Connections that it has, in whatever state.
+    /// Connections that it has, in whatever state; clients that would come back to it do not count.
     pub connections: u32,
 }
 
@@ -250,7 +249,7 @@ pub(super) fn read_destination(
     let family = told.and_then(read_family).unwrap_or(family);
     let address = read_address(family, all.get(&destination::ADDRESS)?.value)?;
     let port = all.get(&destination::PORT)?.be16()?;
-    let connections = [destination::ACTIVE, destination::INACTIVE, destination::PERSISTENT];
+    let connections = [destination::ACTIVE, destination::INACTIVE];
     let seen = SeenDestination {
         weight: number(destination::WEIGHT),
         connections: connections.into_iter().map(number).fold(0, u32::saturating_add),
