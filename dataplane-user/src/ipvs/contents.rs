@@ -111,10 +111,8 @@ impl Contents {
 
     /// Puts an address in, or takes it out; marks it if that changes anything.
     pub(super) fn set_address(&mut self, dirty: &mut Dirty, address: IpAddr, is_there: bool) {
-        let changed = match is_there {
-            true => self.addresses.insert(address),
-            false => self.addresses.remove(&address),
-        };
+        let changed =
+            if is_there { self.addresses.insert(address) } else { self.addresses.remove(&address) };
         if changed {
             dirty.addresses.insert(address);
         }
@@ -135,9 +133,8 @@ impl Contents {
     /// The source ranges of a frontend.
     pub(super) fn ranges(&self, wanted: Virtual) -> impl Iterator<Item = Cidr> {
         let least = Cidr { address: LEAST, prefix_len: 0 };
-        self.elements
-            .range(Element::Range(wanted, least)..)
-            .map_while(move |(element, _)| match element {
+        self.elements.range(Element::Range(wanted, least)..).map_while(move |(element, _)| {
+            match element {
                 Element::Range(of, range) if *of == wanted => Some(*range),
                 Element::Range(..)
                 | Element::Service(_)
@@ -146,7 +143,8 @@ impl Contents {
                 | Element::Node(_)
                 | Element::Hairpin(_)
                 | Element::PodLink(..) => None,
-            })
+            }
+        })
     }
 }
 

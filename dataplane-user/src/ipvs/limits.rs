@@ -10,7 +10,8 @@ use super::treatment::views;
 const LOOPBACK: &str = "node ports are not on loopback addresses";
 const PORTS: &str = "other ports of load-balancer and external IPs are refused, not left alone";
 const AFFINITY: &str = "session affinity holds for each address of the service by itself";
-pub(super) const HASHED: &str = "session affinity of clients on this node to an external address hangs on a hash";
+pub(super) const HASHED: &str =
+    "session affinity of clients on this node to an external address hangs on a hash";
 
 /// What no table can make IPVS do.
 pub const LIMITS: &[Limit] = &[

@@ -14,9 +14,7 @@ use super::{
 };
 use crate::{
     backend::{Departed, Desired, Node, ServicePort},
-    model::{
-        Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState,
-    },
+    model::{Family, Frontend, FrontendAddress, FrontendKind, Placement, PortKey, PortState},
 };
 
 /// A service port that wants a frontend. The least one of them has it: an address that is named
@@ -180,7 +178,9 @@ impl Program {
         }
         if old.loopback != node.loopback {
             let keys: Vec<PortKey> = self.ports.keys().cloned().collect();
-            keys.iter().for_each(|key| self.tell_limits(key));
+            for key in &keys {
+                self.tell_limits(key);
+            }
         }
     }
 

@@ -86,7 +86,9 @@ pub fn cannot(program: &Program, packet: &Packet) -> Option<&'static str> {
     let contents = program.contents();
     let wanted = Virtual { address: destination, protocol, port };
     let is_mapped = has(contents, Element::Service(wanted));
-    if !is_mapped && contents.addresses.contains(&destination) && !program.is_cluster_ip(destination)
+    if !is_mapped
+        && contents.addresses.contains(&destination)
+        && !program.is_cluster_ip(destination)
     {
         return Some(limits::OTHER_PORTS);
     }
@@ -98,8 +100,7 @@ fn is_hashed(contents: &Contents, wanted: Virtual, scope: Scope) -> bool {
         return false;
     };
     let server = contents.servers.get(&ServerKey::Mark(wanted.family(), *mark));
-    let is_hashed =
-        server.is_some_and(|server| server.scheduling.scheduler == Scheduler::Maglev);
+    let is_hashed = server.is_some_and(|server| server.scheduling.scheduler == Scheduler::Maglev);
     is_hashed && scope != Scope::Outside
 }
 

@@ -171,7 +171,9 @@ fn tell(world: &mut World, step: &Step, ipvs: &mut Ipvs<FakeSystem>) {
 }
 
 /// Two programs may give marks in another order.
-fn unmarked(contents: &Contents) -> (Vec<(Option<Virtual>, Server)>, BTreeSet<IpAddr>, Vec<Element>) {
+fn unmarked(
+    contents: &Contents,
+) -> (Vec<(Option<Virtual>, Server)>, BTreeSet<IpAddr>, Vec<Element>) {
     let servers = contents.servers.iter().map(|(key, server)| match key {
         ServerKey::Address(at) => (Some(*at), server.clone()),
         ServerKey::Mark(..) => (None, server.clone()),

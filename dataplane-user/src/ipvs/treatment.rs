@@ -138,7 +138,10 @@ impl fmt::Display for Treatment {
 /// The view that the virtual server found by address gives, and the one found by mark if clients on
 /// this node get another one. Those outside have the better half, since IPVS cannot keep a client
 /// with its endpoint if the server has a mark and the endpoint another port than the frontend.
-pub fn views(state: &PortState, kind: FrontendKind) -> (Option<TrafficPolicy>, Option<TrafficPolicy>) {
+pub fn views(
+    state: &PortState,
+    kind: FrontendKind,
+) -> (Option<TrafficPolicy>, Option<TrafficPolicy>) {
     let of = |scope| match state.clients(kind, scope).served {
         Served::By(policy) => Some(policy),
         Served::Refused | Served::Dropped => None,

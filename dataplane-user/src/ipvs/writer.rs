@@ -260,8 +260,10 @@ impl Writer {
     /// What makes the elements of a family right.
     fn transaction(&self, family: Family, wanted: &Contents) -> Transaction {
         if self.broken.contains(&family) {
-            let mut all: BTreeMap<Element, Held> =
-                wanted.elements_of(family).map(|(element, held)| (element.clone(), *held)).collect();
+            let mut all: BTreeMap<Element, Held> = wanted
+                .elements_of(family)
+                .map(|(element, held)| (element.clone(), *held))
+                .collect();
             let closed = self.seen.addresses.iter().filter(|it| Family::of(**it) == family);
             all.extend(closed.map(|address| (Element::Closed(*address), Held::Nothing)));
             let add = all.into_iter().collect();
@@ -339,11 +341,12 @@ impl Writer {
 
     fn has_server(&self, address: IpAddr) -> bool {
         let least = ServerKey::Address(Virtual { address, protocol: Protocol::Tcp, port: 0 });
-        let on_it = self.seen.servers.range(least..).map(|(key, _)| key).take_while(|key| match key {
-            ServerKey::Address(at) => at.address == address,
-            ServerKey::Mark(..) => false,
-        });
-        on_it.filter(|key| !self.foreign.contains(key)).next().is_some()
+        let mut on_it =
+            self.seen.servers.range(least..).map(|(key, _)| key).take_while(|key| match key {
+                ServerKey::Address(at) => at.address == address,
+                ServerKey::Mark(..) => false,
+            });
+        on_it.any(|key| !self.foreign.contains(key))
     }
 }
 

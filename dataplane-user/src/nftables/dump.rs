@@ -93,7 +93,9 @@ impl Netfilter {
         Attributes(&mut filter).text(1, &table.name);
         let rules =
             self.dump("rules", GET_RULE, of, &filter, |all: &mut Vec<(String, _)>, message| {
-                let Some(chain) = find_text(message, 2).filter(|_| is_ours(message)) else { return };
+                let Some(chain) = find_text(message, 2).filter(|_| is_ours(message)) else {
+                    return;
+                };
                 let steps = read_expressions(find(message, 4).unwrap_or(&[]));
                 all.push((chain.to_owned(), steps));
             })?;

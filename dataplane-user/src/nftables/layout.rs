@@ -101,12 +101,8 @@ impl Layout {
         let (frontend, endpoint) = (of(FRONTEND4, FRONTEND6), of(ENDPOINT4, ENDPOINT6));
         let (client, member) = (of(CLIENT4, CLIENT6), of(MEMBER4, MEMBER6));
         let dynamic = SetKind::Dynamic { size: AFFINITY_SIZE, timeout_ms: AFFINITY_TIMEOUT_MS };
-        let set = |name: &'static str, key, content, kind| Set {
-            name: name.into(),
-            key,
-            content,
-            kind,
-        };
+        let set =
+            |name: &'static str, key, content, kind| Set { name: name.into(), key, content, kind };
         let hash = SetKind::Hash;
         vec![
             set(SERVICES, frontend, Content::Data(NUMBERS), hash),
@@ -198,12 +194,7 @@ impl Layout {
         let to = self.address();
         [
             Expression::Meta { key: Meta::Protocol, to: Register(to) },
-            Expression::Payload {
-                base: Base::Transport,
-                offset: 2,
-                len: 2,
-                to: Register(to + 1),
-            },
+            Expression::Payload { base: Base::Transport, offset: 2, len: 2, to: Register(to + 1) },
         ]
     }
 
@@ -447,11 +438,7 @@ fn refuse() -> Vec<Rule> {
     let of = |protocol, refusal| {
         vec![
             Expression::Meta { key: Meta::Protocol, to: Register(0) },
-            Expression::Compare {
-                from: Register(0),
-                by: Comparison::Equal,
-                with: vec![protocol],
-            },
+            Expression::Compare { from: Register(0), by: Comparison::Equal, with: vec![protocol] },
             Expression::Counter,
             Expression::Refuse(refusal),
         ]

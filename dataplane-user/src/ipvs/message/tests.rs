@@ -97,8 +97,7 @@ fn what_others_made_is_not_taken_for_ours() {
         protocol: Protocol::Udp,
         port: 53,
     });
-    let wanted =
-        SeenService { key, scheduler: "wlc".into(), persistence_s: None, is_ours: false };
+    let wanted = SeenService { key, scheduler: "wlc".into(), persistence_s: None, is_ours: false };
     assert_eq!(seen, wanted);
 }
 

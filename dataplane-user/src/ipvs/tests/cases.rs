@@ -187,7 +187,8 @@ fn a_mark_keeps_its_meaning_over_a_restart() {
     ipvs.change(&key("aa"), Some(&other));
     ipvs.apply(0).unwrap();
     let before = ipvs.program().contents().clone();
-    let table: BTreeMap<PortKey, PortState> = [(key("zz"), balanced(None)), (key("aa"), other)].into();
+    let table: BTreeMap<PortKey, PortState> =
+        [(key("zz"), balanced(None)), (key("aa"), other)].into();
     let mut again = Ipvs::on(ipvs.system_mut().clone());
     again.observe().unwrap();
     again.set_node(&node());

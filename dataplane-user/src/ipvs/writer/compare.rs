@@ -38,8 +38,10 @@ impl Writer {
         if !found.is_ours {
             self.foreign.insert(key);
         }
-        let mut server =
-            Server { scheduling: found.scheduling.unwrap_or(UNKNOWN), destinations: BTreeSet::new() };
+        let mut server = Server {
+            scheduling: found.scheduling.unwrap_or(UNKNOWN),
+            destinations: BTreeSet::new(),
+        };
         for (to, destination) in found.destinations.unwrap_or_default() {
             if destination.weight > 0 {
                 server.destinations.insert(to);
