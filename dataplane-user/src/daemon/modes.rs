@@ -3,6 +3,7 @@
 use super::Settings;
 use crate::{
     backend::{Backend, Mode},
+    ipvs::Ipvs,
     probe,
 };
 
@@ -41,8 +42,8 @@ pub fn choose(wish: Wish) -> Result<Mode, Error> {
 
 /// A backend that needs nothing but the kernel's rules; nothing for eBPF, whose programs come first.
 pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
-    let _instance = &settings.instance;
     match mode {
-        Mode::Ebpf | Mode::Nftables | Mode::Iptables | Mode::Ipvs => None,
+        Mode::Ipvs => Some(Box::new(Ipvs::new(&settings.instance))),
+        Mode::Ebpf | Mode::Nftables | Mode::Iptables => None,
     }
 }

@@ -1,0 +1,3 @@
+//! Programs of random tables: what they do with packets, and that each way to one ends at the same.
+
+mod meaning;
