@@ -7,9 +7,7 @@ use dataplane_common::{FrontendKey, Live};
 
 use super::{
     edits::SetId,
-    half::{
-        Entry, Half, Port, Range, Target, address, endpoint_key, member, octets, range_key,
-    },
+    half::{Entry, Half, Port, Range, Target, address, endpoint_key, member, octets, range_key},
     treatment::{AMONG_MAX, Pick, Treatment},
 };
 use crate::{
@@ -134,7 +132,8 @@ fn update<const N: usize>(
     }
     for (frontend, kind) in &wanted.frontends {
         let is_ranged = wanted.has_ranges && *kind == FrontendKind::LoadBalancer;
-        let treatments = SCOPES.map(|scope| treatment(state, *kind, scope, lens, wanted.affinity_s));
+        let treatments =
+            SCOPES.map(|scope| treatment(state, *kind, scope, lens, wanted.affinity_s));
         half.set_entry(*frontend, Some(Entry { slot, kind: *kind, treatments, is_ranged }));
     }
     let stays: AHashSet<_> = wanted.frontends.iter().map(|(frontend, _)| *frontend).collect();
@@ -148,11 +147,7 @@ fn port_affinity<const N: usize>(half: &Half<N>, slot: u32) -> u32 {
 }
 
 /// A port goes, with all that is its own.
-fn drop_port<const N: usize>(
-    half: &mut Half<N>,
-    slot: u32,
-    departed: &mut Vec<Departed>,
-) {
+fn drop_port<const N: usize>(half: &mut Half<N>, slot: u32, departed: &mut Vec<Departed>) {
     let Some(port) = half.remove(slot) else { return };
     for frontend in &port.frontends {
         give_up(half, slot, *frontend);
@@ -211,7 +206,9 @@ fn place<const N: usize>(
     let mut fresh = wanted.iter().filter(|target| !had.contains(target));
     let mut after: Vec<Option<Target<N>>> = before
         .iter()
-        .map(|target| Some(*target).filter(|it| wants.contains(it)).or_else(|| fresh.next().copied()))
+        .map(|target| {
+            Some(*target).filter(|it| wants.contains(it)).or_else(|| fresh.next().copied())
+        })
         .collect();
     after.extend(fresh.map(|target| Some(*target)));
     let mut at = 0;
@@ -375,6 +372,7 @@ fn range<const N: usize>(cidr: &Cidr) -> Option<Range<N>> {
 }
 
 /// The addresses of one family among these.
+#[expect(single_use_lifetimes, reason = "it cannot be left out of `impl Trait` yet")]
 pub(super) fn of_family<'a, const N: usize>(
     addresses: impl IntoIterator<Item = &'a IpAddr>,
 ) -> BTreeSet<[u8; N]> {

@@ -57,10 +57,7 @@ impl<const N: usize> Half<N> {
         (0u32..).zip(&self.ports).filter_map(|(slot, port)| Some((slot, port.as_ref()?)))
     }
 
-    fn for_each_target(
-        &self,
-        mut each: impl FnMut(&Port<N>, u32, usize, &super::half::Target<N>),
-    ) {
+    fn for_each_target(&self, mut each: impl FnMut(&Port<N>, u32, usize, &super::half::Target<N>)) {
         for (slot, port) in self.slots() {
             for (bit, targets) in (0u32..).zip(&port.views) {
                 let view = Self::number(slot) | bit;
@@ -74,9 +71,8 @@ impl<const N: usize> Half<N> {
     /// What the element with this key should hold, if there should be one.
     pub(super) fn value(&self, set: SetId, key: &[u8]) -> Option<Value> {
         let present = |is_there: bool| is_there.then(Vec::new);
-        let word = |at: usize| -> Option<u32> {
-            Some(u32::from_ne_bytes(*key.get(at..)?.first_chunk()?))
-        };
+        let word =
+            |at: usize| -> Option<u32> { Some(u32::from_ne_bytes(*key.get(at..)?.first_chunk()?)) };
         let addr = || <[u8; N]>::try_from(key).ok();
         match set {
             SetId::Plans => present(self.has_plan(Place::Address, Treatment::of(word(0)?)?)),

@@ -208,7 +208,8 @@ impl<const N: usize> Half<N> {
             self.count_plan(place, treatment, false);
         }
         let is_cluster = |entry: Option<Entry>| {
-            entry.is_some_and(|entry| entry.kind == FrontendKind::ClusterIp) && place == Place::Address
+            entry.is_some_and(|entry| entry.kind == FrontendKind::ClusterIp)
+                && place == Place::Address
         };
         match (is_cluster(before), is_cluster(entry)) {
             (false, true) => self.count_address(SetId::ClusterIps, key.addr(), true),
@@ -271,7 +272,8 @@ impl<const N: usize> Half<N> {
 
     /// How many elements all sets have together.
     pub(super) fn len(&self) -> usize {
-        let endpoints: usize = self.ports.iter().flatten().flat_map(|port| &port.views).map(Vec::len).sum();
+        let endpoints: usize =
+            self.ports.iter().flatten().flat_map(|port| &port.views).map(Vec::len).sum();
         endpoints + self.frontends.len() + self.cluster_ips.len() + self.hairpins.len()
     }
 }

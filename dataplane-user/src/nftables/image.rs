@@ -102,9 +102,8 @@ impl Image {
     /// In how many places the shape of the table is wrong.
     fn shape<const N: usize>(&self, half: &Half<N>) -> usize {
         let wanted = half.layout.sets();
-        let is_wrong = |set: &&super::object::Set| {
-            !self.sets.get(&*set.name).is_some_and(|seen| seen.is(set))
-        };
+        let is_wrong =
+            |set: &&super::object::Set| !self.sets.get(&*set.name).is_some_and(|seen| seen.is(set));
         let sets = wanted.iter().filter(is_wrong).count();
         let is_foreign = |name: &&String| !wanted.iter().any(|set| set.name == **name);
         let foreign = self.sets.keys().filter(is_foreign).count();
@@ -183,7 +182,11 @@ fn read_elements(
             SeenHeld::Nothing => Vec::new(),
             SeenHeld::Data(data) => data,
             SeenHeld::Verdict(verdict) => {
-                if verdict == wanted_verdict(id, key) { Vec::new() } else { vec![OTHER_VERDICT] }
+                if verdict == wanted_verdict(id, key) {
+                    Vec::new()
+                } else {
+                    vec![OTHER_VERDICT]
+                }
             }
         };
         all.insert([key, until.unwrap_or(&[])].concat(), value);

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     backend::{CapacityError, Departed, Desired, Limit, Node, ServicePort},
+    limits,
     model::{Family, Frontend, FrontendAddress, PortKey, PortState},
 };
 
@@ -38,8 +39,8 @@ pub struct Program {
 /// What nftables cannot do.
 pub const LIMITS: &[Limit] = &[LOOPBACK6, ENDPOINTS];
 
-const LOOPBACK6: Limit = Limit {
-    feature: "node ports on ::1",
+pub(super) const LOOPBACK6: Limit = Limit {
+    feature: limits::LOOPBACK6,
     why: "the kernel routes nothing from ::1 past the loopback device, and no setting changes that",
 };
 
@@ -90,7 +91,8 @@ impl Program {
             Family::V6 => change(&mut self.v6, key, state, &mut self.departed),
         };
         if is_cut {
-            let error = CapacityError { key: key.clone(), map: SetId::Endpoints.name(), max: AMONG_MAX };
+            let error =
+                CapacityError { key: key.clone(), map: SetId::Endpoints.name(), max: AMONG_MAX };
             self.left_out.insert(key.clone(), error);
         } else {
             self.left_out.remove(key);

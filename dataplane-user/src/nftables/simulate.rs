@@ -16,10 +16,14 @@ use super::{
     image::wanted_verdict,
     layout::{AFFINITY, SOURCE_RANGES},
     object::Chain,
-    program::Program,
+    program::{LOOPBACK6, Program},
     treatment::SOURCE_NOT_ALLOWED,
 };
-use crate::model::{DropCause, Family, Outcome, Packet, Scope};
+use crate::{
+    backend::{Desired, Mode, Node},
+    model::{DropCause, Family, Outcome, Packet, PortKey, PortState, Scope},
+    simulate::Simulated,
+};
 
 /// An index that is not the loopback device's.
 const DEVICE_INDEX: u32 = 2;
@@ -31,6 +35,38 @@ pub fn simulate(program: &Program, packet: &Packet) -> Outcome {
     match Family::of(packet.destination) {
         Family::V4 => Run { half: &program.v4, program, packet }.outcome(),
         Family::V6 => Run { half: &program.v6, program, packet }.outcome(),
+    }
+}
+
+/// The limit that keeps packets like this one from being served.
+pub fn cannot(packet: &Packet) -> Option<&'static str> {
+    let is_loopback6 = packet.destination.is_ipv6() && packet.destination.is_loopback();
+    (is_loopback6 && packet.scope == Scope::Host).then_some(LOOPBACK6.feature)
+}
+
+impl Simulated for Program {
+    fn mode(&self) -> Mode {
+        Mode::Nftables
+    }
+
+    fn set_node(&mut self, node: &Node) {
+        Self::set_node(self, node);
+    }
+
+    fn compile(&mut self, table: &dyn Desired) {
+        Self::compile(self, table);
+    }
+
+    fn change(&mut self, key: &PortKey, state: Option<&PortState>) {
+        Self::change(self, key, state);
+    }
+
+    fn simulate(&self, packet: &Packet) -> Outcome {
+        simulate(self, packet)
+    }
+
+    fn cannot(&self, packet: &Packet) -> Option<&'static str> {
+        cannot(packet)
     }
 }
 

@@ -36,12 +36,7 @@ pub(super) fn replace<const N: usize>(batch: &mut Batch, table: &Table, half: &H
     applied
 }
 
-fn write_all<const N: usize>(
-    batch: &mut Batch,
-    table: &Table,
-    half: &Half<N>,
-    id: SetId,
-) -> usize {
+fn write_all<const N: usize>(batch: &mut Batch, table: &Table, half: &Half<N>, id: SetId) -> usize {
     let mut flat: Vec<u8> = Vec::new();
     let (mut key_len, mut len, mut count) = (0, 0, 0);
     half.for_each(id, |key, value| {
@@ -127,9 +122,8 @@ fn add<'a>(
 ) {
     let name = id.name().into();
     if matches!(id, SetId::Plans | SetId::NodePlans) {
-        let elements: Vec<(&[u8], Verdict)> = elements
-            .filter_map(|(key, _)| Some((key, wanted_verdict(id, key)?)))
-            .collect();
+        let elements: Vec<(&[u8], Verdict)> =
+            elements.filter_map(|(key, _)| Some((key, wanted_verdict(id, key)?))).collect();
         let elements = elements.iter().map(|(key, to)| element(id, key, Held::Verdict(to)));
         batch.add_elements(table, &name, elements);
         return;
