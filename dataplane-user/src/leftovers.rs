@@ -3,11 +3,13 @@
 //! Chains, tables and devices of others are never touched. Nor are the kubelet's own chains.
 
 mod rules;
+mod servers;
+mod tables;
 mod xtables;
 
 use std::fmt;
 
-use crate::probe::tools;
+use crate::{netlink, probe::tools};
 
 /// Something that is left, in words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -40,6 +42,22 @@ pub enum Error {
         #[source]
         source: tools::Error,
     },
+    /// Tables of nftables.
+    #[error("cannot {what} tables of nftables")]
+    Tables {
+        /// `list` or `delete`.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: netlink::Error,
+    },
+    /// Virtual servers and their device.
+    #[error("cannot look after the virtual servers of kube-ipvs0")]
+    Servers {
+        /// What the kernel said.
+        #[source]
+        source: netlink::Error,
+    },
 }
 
 /// What was found or removed, and what went wrong; one failure does not stop the rest.
@@ -70,6 +88,12 @@ pub fn remove_kube_proxy() -> Outcome {
 
 fn kube_proxy(act: Act) -> Outcome {
     let mut outcome = Outcome::default();
+    // Rules first: those of the IPVS mode name its sets and its device.
     xtables::kube_proxy(act, &mut outcome);
+    tables::kube_proxy(act, &mut outcome);
+    servers::kube_proxy(act, &mut outcome);
     outcome
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf,
+    ebpf, ipvs,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -18,7 +18,8 @@ pub const AFFINITY_OF_FRONTENDS: &str = "session affinity across the frontends o
 pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
-        Mode::Nftables | Mode::Iptables | Mode::Ipvs => &[],
+        Mode::Ipvs => ipvs::LIMITS,
+        Mode::Nftables | Mode::Iptables => &[],
     }
 }
 
@@ -43,7 +44,7 @@ pub fn table() -> String {
     for (feature, limits) in rows {
         let _infallible = write!(text, "| {feature} |");
         for mode in Mode::ALL {
-            let _infallible = write!(text, " {} |", limits.get(&mode).unwrap_or(&"yes"));
+            let _infallible = write!(text, " {} |", limits.get(&mode).unwrap_or(&""));
         }
         text.push('\n');
     }

@@ -6,7 +6,7 @@ use dataplane_common::Reason;
 
 use crate::{
     backend::{Desired, Mode, Node},
-    ebpf,
+    ebpf, ipvs,
     model::{DropCause, NodeIdentity, Outcome, Packet, PortKey, PortState, Scope},
 };
 
@@ -31,7 +31,7 @@ pub trait Simulated {
 
 /// An empty program of every backend.
 pub fn every_backend() -> Vec<Box<dyn Simulated>> {
-    vec![Box::new(Ebpf::new())]
+    vec![Box::new(Ebpf::new()), Box::new(ipvs::Program::new())]
 }
 
 /// What backends are told of the node that a table is for, with the devices of its pods.

@@ -82,6 +82,8 @@ impl Default for Pace {
 pub struct Status {
     /// Which backend serves.
     pub mode: Option<Mode>,
+    /// The pods' links that the kernel knows, as of the last apply that succeeded.
+    pub pod_links: BTreeSet<String>,
     /// Whether the kernel holds what the table says, but for those left out.
     pub in_sync: bool,
     /// Entries that are not yet as they should be.
@@ -379,6 +381,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
         match result {
             Ok(_) => {
                 self.succeeded();
+                self.status.pod_links.clone_from(&self.node.borrow().pod_links);
                 // What needed no write has not waited for one.
                 if let Some(since) = self.waiting_since.take().filter(|_| wrote) {
                     self.status.network_programming.record(since.elapsed());

@@ -32,6 +32,8 @@ use crate::{
 /// Where daemons in a lab report; each node has a loopback of its own.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
+/// What chooses the backend of daemons that are not told otherwise.
+const MODE: &str = "HASHPLANE_MODE";
 /// How long a daemon may take until it is healthy.
 const START_WAIT: Duration = Duration::from_secs(20);
 /// How long a change of the manifests may take until it is in the kernel.
@@ -117,9 +119,12 @@ impl Daemon {
     fn spawn(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        // To try out what the node can do takes most of a second, and the answer is known here.
+        let mode = std::env::var_os(MODE).unwrap_or_else(|| "ebpf".into());
         let child = self
             .host
             .command(&self.options.binary)
+            .env(MODE, mode)
             .arg("proxy")
             .args(&self.arguments)
             .args(&self.options.arguments)

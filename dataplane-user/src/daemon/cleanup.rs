@@ -3,13 +3,10 @@
 use std::{fs, io, path::PathBuf};
 
 use super::{
-    lock,
+    lock, programs,
     settings::{lock_path, socket_path},
 };
-use crate::ebpf::{
-    attach::{remove_filters, remove_qdiscs},
-    pin::{self, Pins},
-};
+use crate::ebpf::pin::{self, Pins};
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +32,7 @@ pub enum Error {
 pub fn cleanup(pins: &Pins, state_dir: &std::path::Path) -> Result<Vec<PathBuf>, Error> {
     let existed = state_dir.exists();
     let held = lock::acquire(state_dir, pins.instance())?;
-    let interfaces = nix::net::if_::if_nameindex();
-    for interface in interfaces.iter().flat_map(|list| list.iter()) {
-        remove_filters(&interface.name().to_string_lossy());
-    }
-    remove_qdiscs(pins)?;
-    let mut removed = pins.remove()?;
+    let mut removed = programs::remove(pins)?;
     for path in [socket_path(state_dir, pins.instance()), lock_path(state_dir, pins.instance())] {
         match fs::remove_file(&path) {
             Ok(()) if existed => removed.push(path),

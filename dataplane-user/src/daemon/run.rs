@@ -1,27 +1,22 @@
 //! Starts everything in order, then follows devices until it is told to stop.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
 
 use super::{
-    Settings, Shared,
-    feed::Fed,
-    lock,
-    node::{Facts, backend_node},
-    reading,
-    settings::socket_path,
-    tell::Teller,
+    Settings, Shared, departed::destroy_sockets, feed::Fed, lock, modes, places, programs,
+    programs::Programs, reading, settings::socket_path, sync,
 };
 use crate::{
-    backend,
-    devices::{
-        self, Devices, NodePortAddresses, cookie::netns_cookie, ports::ephemeral, watch::Watch,
-    },
+    backend::{Backend, Mode, Needs},
+    devices::{self, Devices, watch::Watch},
     ebpf::{
-        attach::{self, Attacher, Tc, Xdp},
-        load::{self, Wanted, load},
-        maps::{KernelMaps, MapError},
+        attach,
+        maps::MapError,
         pin::{self, Pins},
     },
     http::{self, Context, ListenError, health_check},
@@ -42,13 +37,13 @@ pub enum Error {
     Pin(#[from] pin::Error),
     /// The programs.
     #[error(transparent)]
-    Load(#[from] load::Error),
-    /// The attachments.
+    Programs(#[from] programs::Error),
+    /// The mode.
     #[error(transparent)]
-    Attach(#[from] attach::Error),
-    /// The cgroup.
-    #[error(transparent)]
-    Cgroup(#[from] attach::CgroupError),
+    Mode(#[from] modes::Error),
+    /// A mode that this version does not have.
+    #[error("mode {0} is not in this version; choose another --mode")]
+    NotBuilt(Mode),
     /// The devices.
     #[error(transparent)]
     Devices(#[from] devices::Error),
@@ -63,91 +58,74 @@ pub enum Error {
     Listen(#[from] ListenError),
 }
 
-/// A node with its programs attached; devices are followed by [`Node::run`].
+/// A node that is served; devices are followed by [`Node::run`].
 #[derive(Debug)]
 pub struct Node {
     /// What the daemon says of itself.
     pub shared: Shared,
-    /// Where the maps are.
-    pub pins: Pins,
     watch: Watch,
-    attacher: Attacher,
+    /// Only in mode eBPF.
+    programs: Option<Programs>,
     _lock: lock::Lock,
 }
 
 impl Node {
-    /// Takes the instance, loads the programs, tells them of the node, serves HTTP, attaches.
+    /// Takes the instance, makes the backend, serves HTTP, reads the source, attaches programs.
     pub async fn start(settings: &Settings) -> Result<Self, Error> {
-        load::check_environment()?;
-        let cgroup = cgroup(settings)?;
         let pins = Pins::new(&settings.bpffs, &settings.instance)?;
+        let mode = modes::choose(settings.mode)?;
         let lock = lock::acquire(&settings.state_dir, &settings.instance)?;
         let watch = Watch::start(settings.selection.clone()).await?;
-        let wanted = Wanted {
-            sockets: settings.sockets,
-            tc: settings.tc != Tc::Off,
-            xdp: settings.xdp != Xdp::Off,
-        };
-        let mut programs = load(&pins, &settings.sizes, wanted)?;
-        if settings.debug {
-            load::follow_log(&mut programs);
-        }
         let shared = Shared::default();
-        let context = Context { shared: shared.clone(), pins: pins.clone() };
+        let (needs, needed) = watch::channel(Needs::default());
+        let (programs, backend) = backend(mode, settings, &watch, needed)?;
+        let context = Context { shared: shared.clone(), pins };
         let addresses = [
             (settings.metrics_address, "--metrics-address"),
             (settings.health_address, "--health-address"),
         ];
         let socket = socket_path(&settings.state_dir, &settings.instance);
         http::serve(context, addresses, &socket).await?;
-        let how = attach::Settings { cgroup, tc: settings.tc, xdp: settings.xdp };
-        let attacher = Attacher::new(programs, pins.clone(), how);
-        let mut node = Self { shared, pins, watch, attacher, _lock: lock };
-        let devices = node.watch.devices().borrow().clone();
-        node.serve(settings, &devices).await?;
+        let mut node = Self { shared, watch, programs, _lock: lock };
+        let handles = node.serve(settings, backend).await?;
+        tokio::spawn(pass_on(handles.needs, needs));
+        node.look_after(handles.departed)?;
         // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
+        let devices = node.watch.devices().borrow().clone();
         node.attach(&devices)?;
         Ok(node)
     }
 
-    /// Tells the programs of the node, and starts everything that goes on by itself.
-    async fn serve(&self, settings: &Settings, devices: &Devices) -> Result<(), Error> {
-        let every = settings.selection.node_ports == NodePortAddresses::All;
-        let maps = KernelMaps::from_pins(&self.pins.maps())?;
-        let mut teller = Teller::new(facts(settings)?, maps, every)?;
-        teller.tell(devices)?;
-        let started = reading::start(settings, teller.addresses(), self.shared.clone()).await?;
+    /// Starts everything that goes on by itself.
+    async fn serve(
+        &self,
+        settings: &Settings,
+        backend: Box<dyn Backend>,
+    ) -> Result<sync::Handles, Error> {
+        let places = places::follow(self.watch.devices(), &settings.selection.node_ports);
+        let started = reading::start(settings, places.addresses, self.shared.clone()).await?;
         let table = Fed::new(settings, self.shared.clone());
         if let (Some(herald), Some(standing)) = (started.herald, table.standing()) {
             tokio::spawn(herald.run(standing));
         }
         tokio::spawn(health_check::run(health_check::Inputs {
             checks: table.health_checks(),
-            addresses: teller.health_addresses(),
+            addresses: places.health,
             shared: self.shared.clone(),
         }));
-        let node = self.node(settings.selection.node_ports.has_loopback());
         let (events, shared) = (started.events, self.shared.clone());
-        let needs = super::sync::spawn(table, &self.pins, node, events, shared)?;
-        tokio::spawn(teller.run(self.watch.devices(), needs));
-        Ok(())
+        Ok(sync::spawn(table, backend, places.node, events, shared))
     }
 
-    /// What backends know of the node, as its devices change.
-    fn node(&self, loopback: bool) -> watch::Receiver<backend::Node> {
-        let mut devices = self.watch.devices();
-        let (send, node) = watch::channel(backend_node(&devices.borrow_and_update(), loopback));
-        tokio::spawn(async move {
-            while devices.changed().await.is_ok() {
-                let now = backend_node(&devices.borrow_and_update(), loopback);
-                send.send_if_modified(|told| {
-                    let changed = *told != now;
-                    *told = now;
-                    changed
-                });
-            }
-        });
-        node
+    /// Looks after the sockets of endpoints that left.
+    fn look_after(
+        &self,
+        departed: mpsc::UnboundedReceiver<Vec<crate::backend::Departed>>,
+    ) -> Result<(), Error> {
+        if let Some(programs) = &self.programs {
+            tokio::spawn(destroy_sockets(programs.maps()?, departed));
+        }
+        Ok(())
     }
 
     /// Attaches to devices as they come, for ever.
@@ -184,31 +162,32 @@ impl Node {
     }
 
     fn attach(&mut self, devices: &Devices) -> Result<(), Error> {
-        // Attaching waits for the kernel; other tasks go on meanwhile.
-        let attachments = tokio::task::block_in_place(|| self.attacher.sync(devices))?;
+        let Some(programs) = &mut self.programs else { return Ok(()) };
+        let attachments = programs.attach(devices).map_err(programs::Error::from)?;
         self.shared.update(|report| report.attachments = attachments);
         Ok(())
     }
 }
 
-fn cgroup(settings: &Settings) -> Result<Option<PathBuf>, Error> {
-    if !settings.sockets {
-        return Ok(None);
+/// The backend of a mode; in mode eBPF with its programs, which are not attached yet.
+fn backend(
+    mode: Mode,
+    settings: &Settings,
+    watch: &Watch,
+    needs: watch::Receiver<Needs>,
+) -> Result<(Option<Programs>, Box<dyn Backend>), Error> {
+    if mode == Mode::Ebpf {
+        let programs = Programs::start(settings, watch.devices(), needs)?;
+        let backend = programs.backend()?;
+        return Ok((Some(programs), Box::new(backend)));
     }
-    let path = match &settings.cgroup {
-        Some(path) => path.clone(),
-        None => attach::cgroup2_root()?,
-    };
-    attach::check_cgroup(&path)?;
-    Ok(Some(path))
+    let backend = modes::rules(mode, settings).ok_or(Error::NotBuilt(mode))?;
+    Ok((None, backend))
 }
 
-fn facts(settings: &Settings) -> Result<Facts, Error> {
-    Ok(Facts {
-        netns_cookie: netns_cookie()?,
-        ephemeral: ephemeral()?,
-        node_ports: settings.node_ports.clone(),
-        tc: settings.tc != Tc::Off,
-        loopback: settings.selection.node_ports.has_loopback(),
-    })
+/// The programs are there before the loop that needs something of them.
+async fn pass_on(mut from: watch::Receiver<Needs>, to: watch::Sender<Needs>) {
+    while from.changed().await.is_ok() {
+        to.send_replace(from.borrow_and_update().clone());
+    }
 }

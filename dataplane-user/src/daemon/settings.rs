@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::modes::Wish;
 use crate::{
     devices::{Patterns, Selection},
     ebpf::{
@@ -43,6 +44,8 @@ pub struct Settings {
     pub node_name: String,
     /// The zone of this node until its Node object says another one.
     pub zone: Option<String>,
+    /// Which backend serves.
+    pub mode: Wish,
     /// Which devices get programs, which addresses masquerade.
     pub selection: Selection,
     /// The BPF file system.
@@ -78,6 +81,7 @@ impl Settings {
             source,
             node_name,
             zone: None,
+            mode: Wish::Auto,
             selection: selection(POD_LINKS, AUTO, Vec::new()),
             bpffs: pin::BPFFS.into(),
             instance: pin::INSTANCE.into(),

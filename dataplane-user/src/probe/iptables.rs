@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Nobody shares our namespace, so the host's lock has nothing to protect here.
-const LOCK_FILE: &str = "/run/hashplane-probe-xtables.lock";
+pub(super) const LOCK_FILE: &str = "/run/hashplane-probe-xtables.lock";
 /// Both tables that hold services.
 const TABLES: &str =
     "*nat\n:HASHPLANE-PROBE - [0:0]\nCOMMIT\n*filter\n:HASHPLANE-PROBE - [0:0]\nCOMMIT\n";

@@ -97,3 +97,17 @@ fn every_feature_gets_an_answer_from_this_kernel() {
         assert!(!answer.detail().contains('\n'), "{feature:?}: {}", answer.detail());
     }
 }
+
+/// Nothing of what the probe makes is seen outside its namespace.
+#[test]
+fn what_the_probe_tries_leaves_no_trace() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: a network namespace of our own needs root");
+        return;
+    }
+    let devices = || nix::net::if_::if_nameindex().unwrap().iter().count();
+    let before = devices();
+    run();
+    assert_eq!(devices(), before);
+    assert!(!std::path::Path::new(iptables::LOCK_FILE).exists());
+}

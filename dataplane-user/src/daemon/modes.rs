@@ -1,0 +1,48 @@
+//! Which backend serves this node, and how it is made.
+
+use super::Settings;
+use crate::{
+    backend::{Backend, Mode},
+    probe,
+};
+
+/// What `--mode` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// The best that this node can do.
+    #[default]
+    Auto,
+    /// This one, or nothing.
+    Only(Mode),
+}
+
+/// Why no backend serves.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing works here.
+    #[error("no mode works on this node: {0}")]
+    Nothing(String),
+}
+
+/// The mode that is wished for; for [`Wish::Auto`] the node is probed, and the log says what was found.
+pub fn choose(wish: Wish) -> Result<Mode, Error> {
+    if let Wish::Only(mode) = wish {
+        return Ok(mode);
+    }
+    let probes = probe::run();
+    let choice = probe::choose(&probes);
+    for line in probe::table::text(&probe::table::rows(&probes)).lines() {
+        tracing::info!("{line}");
+    }
+    let words = probe::table::choice(&choice);
+    tracing::info!("{}", words.trim_end());
+    choice.mode.ok_or(Error::Nothing(words))
+}
+
+/// A backend that needs nothing but the kernel's rules; nothing for eBPF, whose programs come first.
+pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
+    let _instance = &settings.instance;
+    match mode {
+        Mode::Ebpf | Mode::Nftables | Mode::Iptables | Mode::Ipvs => None,
+    }
+}
