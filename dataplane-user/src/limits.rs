@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf,
+    ebpf, iptables,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -18,7 +18,8 @@ pub const AFFINITY_OF_FRONTENDS: &str = "session affinity across the frontends o
 pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
-        Mode::Nftables | Mode::Iptables | Mode::Ipvs => &[],
+        Mode::Iptables => iptables::LIMITS,
+        Mode::Nftables | Mode::Ipvs => &[],
     }
 }
 
