@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf, iptables,
+    ebpf, iptables, ipvs,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -19,7 +19,8 @@ pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
         Mode::Iptables => iptables::LIMITS,
-        Mode::Nftables | Mode::Ipvs => &[],
+        Mode::Ipvs => ipvs::LIMITS,
+        Mode::Nftables => &[],
     }
 }
 
