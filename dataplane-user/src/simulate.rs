@@ -6,7 +6,7 @@ use dataplane_common::Reason;
 
 use crate::{
     backend::{Desired, Mode, Node},
-    ebpf, ipvs,
+    ebpf, iptables, ipvs,
     model::{DropCause, NodeIdentity, Outcome, Packet, PortKey, PortState, Scope},
 };
 
@@ -22,8 +22,8 @@ pub trait Simulated {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>);
     /// Where the first packet of a flow goes.
     fn simulate(&self, packet: &Packet) -> Outcome;
-    /// Which of the backend's limits keeps it from serving packets like this one: a feature of
-    /// [`crate::limits::of`].
+    /// Why the backend cannot serve packets like this one: what one of its limits says
+    /// ([`crate::limits::of`]).
     fn cannot(&self, _packet: &Packet) -> Option<&'static str> {
         None
     }
@@ -31,7 +31,11 @@ pub trait Simulated {
 
 /// An empty program of every backend.
 pub fn every_backend() -> Vec<Box<dyn Simulated>> {
-    vec![Box::new(Ebpf::new()), Box::new(ipvs::Program::new())]
+    vec![
+        Box::new(Ebpf::new()),
+        Box::new(iptables::Program::default()),
+        Box::new(ipvs::Program::new()),
+    ]
 }
 
 /// What backends are told of the node that a table is for, with the devices of its pods.

@@ -9,6 +9,7 @@
 mod agree;
 mod demo;
 mod deploy;
+mod doctor;
 mod ebpf;
 mod faults;
 mod lab;

@@ -16,5 +16,6 @@ pub(crate) mod masquerade;
 pub(crate) mod node_port;
 pub(crate) mod policy;
 pub(crate) mod refusal;
+mod sctp;
 mod terminating;
 mod topology;
