@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf, iptables, ipvs,
+    ebpf, iptables, ipvs, nftables,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -20,7 +20,7 @@ pub fn of(mode: Mode) -> &'static [Limit] {
         Mode::Ebpf => ebpf::LIMITS,
         Mode::Iptables => iptables::LIMITS,
         Mode::Ipvs => ipvs::LIMITS,
-        Mode::Nftables => &[],
+        Mode::Nftables => nftables::LIMITS,
     }
 }
 
@@ -45,7 +45,7 @@ pub fn table() -> String {
     for (feature, limits) in rows {
         let _infallible = write!(text, "| {feature} |");
         for mode in Mode::ALL {
-            let _infallible = write!(text, " {} |", limits.get(&mode).unwrap_or(&""));
+            let _infallible = write!(text, " {} |", limits.get(&mode).unwrap_or(&"yes"));
         }
         text.push('\n');
     }

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{Simulated, every_backend, node};
 use crate::{
-    backend::{Mode, Node},
+    backend::{Limit, Mode, Node},
     limits,
     model::{
         Cidr, NodeIdentity, Outcome, Packet, Scope, ServiceTable, route,
@@ -153,9 +153,10 @@ fn what_a_backend_declares_impossible_is_one_of_its_limits() {
                 Mode::Nftables | Mode::Iptables => is_loopback && packet.destination.is_ipv6(),
                 Mode::Ipvs => is_loopback,
             };
-            if let Some(why) = program.cannot(&packet) {
-                let limit = limits::of(program.mode()).iter().find(|limit| limit.why == why);
-                assert!(may && limit.is_some(), "{}: {packet:?}: {why}", program.mode());
+            if let Some(said) = program.cannot(&packet) {
+                let is_it = |limit: &Limit| limit.feature == said || limit.why == said;
+                let is_limit = limits::of(program.mode()).iter().any(is_it);
+                assert!(may && is_limit, "{}: {packet:?}: {said}", program.mode());
             }
         }
     }
