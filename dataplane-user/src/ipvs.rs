@@ -15,11 +15,19 @@ pub mod error;
 pub mod system;
 pub mod writer;
 
+pub mod device;
+pub mod host;
+mod rules;
+mod services;
+mod settings;
+mod table;
+
 pub mod backend;
 
 pub mod render;
 pub mod simulate;
 
+pub use backend::Ipvs;
 pub use limits::LIMITS;
 pub use program::Program;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf,
+    ebpf, iptables, ipvs, nftables,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -18,7 +18,9 @@ pub const AFFINITY_OF_FRONTENDS: &str = "session affinity across the frontends o
 pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
-        Mode::Nftables | Mode::Iptables | Mode::Ipvs => &[],
+        Mode::Iptables => iptables::LIMITS,
+        Mode::Ipvs => ipvs::LIMITS,
+        Mode::Nftables => nftables::LIMITS,
     }
 }
 

@@ -31,7 +31,12 @@ pub trait Simulated {
 
 /// An empty program of every backend.
 pub fn every_backend() -> Vec<Box<dyn Simulated>> {
-    vec![Box::new(Ebpf::new()), Box::new(crate::ipvs::Program::new())]
+    vec![
+        Box::new(Ebpf::new()),
+        Box::new(crate::ipvs::Program::new()),
+        Box::new(crate::nftables::Program::default()),
+        Box::new(crate::iptables::Program::default()),
+    ]
 }
 
 /// What backends are told of the node that a table is for, with the devices of its pods.

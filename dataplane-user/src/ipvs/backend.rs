@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use super::{program::Program, system::System, writer::Writer};
+use super::{host::Host, program::Program, system::System, treatment::MASQUERADE, writer::Writer};
 use crate::{
     backend::{
         Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Node, ServicePort,
@@ -13,7 +13,7 @@ use crate::{
 
 /// Virtual servers, a dummy device and two tables.
 #[derive(Debug)]
-pub struct Ipvs<S> {
+pub struct Ipvs<S = Host> {
     system: S,
     program: Program,
     writer: Writer,
@@ -21,6 +21,18 @@ pub struct Ipvs<S> {
     departed: Vec<Departed>,
     started: Instant,
     nobody: BTreeMap<PortKey, CapacityError>,
+}
+
+impl Ipvs<Host> {
+    /// The backend of an instance, in the network namespace of the thread that first calls it.
+    pub fn new(instance: &str) -> Self {
+        Self::with_masquerade_bit(instance, MASQUERADE)
+    }
+
+    /// The same with another bit of the mark for "masquerade".
+    pub fn with_masquerade_bit(instance: &str, masquerade_bit: u32) -> Self {
+        Self::on(Host::new(instance, masquerade_bit))
+    }
 }
 
 impl<S: System> Ipvs<S> {

@@ -27,6 +27,9 @@ pub enum IpvsError {
         #[source]
         source: io::Error,
     },
+    /// The kernel has no dummy devices.
+    #[error("this kernel has no dummy devices (CONFIG_DUMMY, module `dummy`): choose another mode")]
+    NoDummy,
     /// The dummy device is not there although it was made.
     #[error("cannot find device {0}")]
     NoDevice(String),

@@ -93,18 +93,20 @@ pub struct SeenDestination {
     pub connections: u32,
 }
 
+/// `AF_INET` and `AF_INET6`.
 const fn family_number(family: Family) -> u16 {
     match family {
-        Family::V4 => libc::AF_INET as u16,
-        Family::V6 => libc::AF_INET6 as u16,
+        Family::V4 => 2,
+        Family::V6 => 10,
     }
 }
 
+/// `IPPROTO_*`.
 const fn protocol_number(protocol: Protocol) -> u16 {
     match protocol {
-        Protocol::Tcp => libc::IPPROTO_TCP as u16,
-        Protocol::Udp => libc::IPPROTO_UDP as u16,
-        Protocol::Sctp => libc::IPPROTO_SCTP as u16,
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
     }
 }
 
@@ -215,17 +217,16 @@ pub(super) fn read_service(bytes: &[u8]) -> Option<SeenService> {
     let number = |kind| all.get(&kind).and_then(|it| it.u32());
     let family = read_family(all.get(&service::FAMILY)?.u16()?)?;
     // The kernel tells either the mark or the rest.
-    let key = match number(service::MARK).filter(|mark| *mark != 0) {
-        Some(mark) => ServerKey::Mark(family, mark),
-        None => {
-            let protocol = all.get(&service::PROTOCOL)?.u16()?;
-            let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-                .into_iter()
-                .find(|known| protocol_number(*known) == protocol)?;
-            let address = read_address(family, all.get(&service::ADDRESS)?.value)?;
-            let port = all.get(&service::PORT)?.be16()?;
-            ServerKey::Address(Virtual { address, protocol, port })
-        }
+    let key = if let Some(mark) = number(service::MARK).filter(|mark| *mark != 0) {
+        ServerKey::Mark(family, mark)
+    } else {
+        let protocol = all.get(&service::PROTOCOL)?.u16()?;
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|known| protocol_number(*known) == protocol)?;
+        let address = read_address(family, all.get(&service::ADDRESS)?.value)?;
+        let port = all.get(&service::PORT)?.be16()?;
+        ServerKey::Address(Virtual { address, protocol, port })
     };
     let flags = all.get(&service::FLAGS)?.value.first_chunk().map(|it| u32::from_ne_bytes(*it))?;
     let timeout = number(service::TIMEOUT).unwrap_or(0);

@@ -341,12 +341,12 @@ impl Writer {
 
     fn has_server(&self, address: IpAddr) -> bool {
         let least = ServerKey::Address(Virtual { address, protocol: Protocol::Tcp, port: 0 });
-        let on_it =
+        let mut on_it =
             self.seen.servers.range(least..).map(|(key, _)| key).take_while(|key| match key {
                 ServerKey::Address(at) => at.address == address,
                 ServerKey::Mark(..) => false,
             });
-        on_it.filter(|key| !self.foreign.contains(key)).next().is_some()
+        on_it.any(|key| !self.foreign.contains(key))
     }
 }
 

@@ -4,10 +4,10 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{Simulated, every_backend, node};
 use crate::{
-    backend::Node,
+    backend::{Mode, Node},
     limits,
     model::{
-        Cidr, NodeIdentity, Outcome, Packet, ServiceTable, route,
+        Cidr, NodeIdentity, Outcome, Packet, Scope, ServiceTable, route,
         tests::generate::{self, Step, World, packets, step},
     },
 };
