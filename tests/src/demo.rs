@@ -279,6 +279,7 @@ fn show_refusal(from: &Place, to: SocketAddr) -> anyhow::Result<usize> {
 fn url(transport: Transport, to: SocketAddr) -> String {
     match (transport, to.port()) {
         (Transport::Udp, _) => format!("udp {to}"),
+        (Transport::Sctp, _) => format!("sctp {to}"),
         (Transport::Tcp, 80) if to.is_ipv6() => format!("http://[{}]", to.ip()),
         (Transport::Tcp, 80) => format!("http://{}", to.ip()),
         (Transport::Tcp, _) => format!("http://{to}"),

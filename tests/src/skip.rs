@@ -48,6 +48,13 @@ pub fn why_no_datapath(mode: Mode) -> Option<String> {
     })
 }
 
+/// Why no SCTP association can be made here, or `None` if one can.
+pub fn why_no_sctp() -> Option<&'static str> {
+    let any = std::net::SocketAddr::from(([0; 4], 0));
+    let socket = crate::agent::open_sctp(any);
+    socket.is_err().then_some("the kernel has no SCTP")
+}
+
 /// Why no eBPF program can run here.
 pub fn why_no_ebpf() -> Option<&'static str> {
     if !can_load_programs() {

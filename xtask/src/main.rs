@@ -72,9 +72,14 @@ enum Task {
     Tidy,
 }
 
+fn set_up() -> anyhow::Result<()> {
+    setup::ensure(setup::For::Tests)?;
+    vm::Machine::prepare().map(drop)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Setup => setup::ensure(setup::For::Tests),
+        Task::Setup => set_up(),
         Task::BuildEbpf => launch::build_ebpf(),
         Task::Demo { keep } => launch::demo(keep),
         // The summary must stay the last line, so the tests print their own failures.

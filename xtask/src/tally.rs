@@ -44,6 +44,12 @@ impl Tally {
         }
     }
 
+    /// The same, with the skips of a place that others are not to be mistaken for.
+    pub(crate) fn skipped_in(mut self, place: &str) -> Self {
+        self.skips = self.skips.iter().map(|skip| format!("{place}: {skip}")).collect();
+        self
+    }
+
     /// Adds what another run came to.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;

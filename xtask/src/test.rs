@@ -1,5 +1,7 @@
 //! Every test there is, in the order in which a failure is cheapest to find, and one last line.
 
+mod integration;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -12,10 +14,6 @@ use crate::{
 
 /// Cases of a property under Miri, which runs code about a hundred times slower than the machine.
 const CASES_UNDER_MIRI: &str = "8";
-
-/// The backends beside eBPF that this machine's kernel is expected to have; IPVS has a kernel of its
-/// own, in `cargo xtask vm`.
-const MODES: [&str; 0] = [];
 
 /// How much to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -48,7 +46,7 @@ pub(crate) fn run(level: Level) -> ExitCode {
     unit.arg("--no-fail-fast");
     tests("unit and property tests", unit, &mut report);
     if level == Level::All {
-        integration(&mut report);
+        integration::run(&mut report);
         coverage(&mut report);
         miri(&mut report);
     }
@@ -86,65 +84,6 @@ fn checks(report: &mut Report) {
         let reason = "cargo-deny is missing (`cargo install cargo-deny --locked` adds it)";
         skip(report, "licences and sources", reason);
     }
-}
-
-fn integration(report: &mut Report) {
-    let built = check("the binary under test", report, || {
-        run::loud(cargo(&["build", "--workspace", "--bins"]))
-    });
-    if !built {
-        return;
-    }
-    // With eBPF everything, with each other backend what has the same meaning in all of them.
-    suite("integration tests", None, report);
-    for mode in MODES {
-        suite(&format!("integration tests, {mode}"), Some(mode), report);
-    }
-}
-
-/// Runs integration tests; what fails gets a second chance.
-fn suite(what: &str, mode: Option<&str>, report: &mut Report) {
-    let mut command = of_mode(cargo(&["test", "--package", "hashplane-tests"]), mode);
-    command.arg("--no-fail-fast").env("RUST_TEST_THREADS", threads().to_string());
-    if mode.is_some() {
-        command.args(["--test", "it", "--", "traffic::"]);
-    }
-    say::step(what);
-    let typed = run::typed(&command);
-    match tally::run(command) {
-        Ok((true, tally)) => report.tally.add(tally),
-        Ok((false, tally)) => {
-            let again = once_more(what, mode, &tally);
-            report.settle(tally, again, &format!("{what}: `{typed}`"));
-        }
-        Err(error) => report.failed(what, &error),
-    }
-}
-
-/// Runs the tests that failed a second time, alone on the machine: real traffic shares two cores
-/// with whatever else runs. What passes now is reported as flaky, never as if nothing had been.
-fn once_more(what: &str, mode: Option<&str>, first: &Tally) -> Tally {
-    if first.failing.is_empty() {
-        return Tally { failed: first.failed, ..Tally::default() };
-    }
-    say::step(&format!("{what} that failed, once more"));
-    let again = cargo(&["test", "--package", "hashplane-tests", "--test", "it", "--"]);
-    let mut command = of_mode(again, mode);
-    command.args(["--test-threads=1", "--exact"]).args(&first.failing);
-    let unknown = || Tally { failed: first.failed, ..Tally::default() };
-    tally::run(command).map_or_else(|_| unknown(), |(_, tally)| tally)
-}
-
-/// `command` with what tells the tests which binary to run, and with which backend.
-fn of_mode(mut command: Command, mode: Option<&str>) -> Command {
-    command.env("HASHPLANE_BIN", run::target_dir().join("debug/hashplane"));
-    command.envs(mode.map(|mode| ("HASHPLANE_MODE", mode)));
-    command
-}
-
-/// Tests of traffic that run side by side: half of what they do is waiting.
-fn threads() -> usize {
-    2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Its tests are the unit tests once more, so they are not counted again.
@@ -227,16 +166,17 @@ fn skip(report: &mut Report, what: &str, reason: &str) {
 
 impl Report {
     /// Counts a run with failures together with the second run of what failed.
-    fn settle(&mut self, first: Tally, again: Tally, typed: &str) {
-        let flaky = first.failing.difference(&again.failing).cloned();
-        self.flaky.extend(flaky.filter(|_| again.passed > 0));
+    fn settle(&mut self, first: Tally, again: Tally, what: &str) {
+        let flaky = first.failing.difference(&again.failing);
+        let flaky = flaky.filter(|_| again.passed > 0);
+        self.flaky.extend(flaky.map(|test| format!("{test} ({what})")));
         self.tally.passed += first.passed + again.passed;
         self.tally.failed += again.failed;
         self.tally.skips.extend(first.skips);
         self.tally.skips.extend(again.skips);
         if again.failed > 0 {
             let failed = again.failed;
-            self.failures.push(format!("{failed} failed twice in {typed}"));
+            self.failures.push(format!("{what}: {failed} failed twice"));
         }
     }
 
@@ -297,8 +237,9 @@ mod tests {
         let mut report = Report::default();
         let first = Tally { passed: 8, failed: 2, failing: names(&["a", "b"]), ..Tally::default() };
         let again = Tally { passed: 1, failed: 1, failing: names(&["b"]), ..Tally::default() };
-        report.settle(first, again, "cargo test");
-        assert_eq!(report.flaky, ["a"]);
+        report.settle(first, again, "integration tests");
+        assert_eq!(report.flaky, ["a (integration tests)"]);
+        assert_eq!(report.failures, ["integration tests: 1 failed twice"]);
         assert_eq!(report.last_line(), "test result: FAILED. 9 passed; 1 failed; 0 skipped");
     }
 

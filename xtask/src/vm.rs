@@ -9,7 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use self::{kernel::Kernel, machine::Job};
-use crate::{run, say, setup};
+use crate::{run, say, setup, tally::Tally};
 
 /// What to do in the machine.
 #[derive(Debug, clap::Args)]
@@ -33,34 +33,50 @@ pub(crate) struct Arguments {
     minutes: u64,
 }
 
+/// A machine that can be booted.
+#[derive(Debug)]
+pub(crate) struct Machine(Kernel);
+
+impl Machine {
+    /// Gets what the machine needs; the error says why it cannot run here.
+    pub(crate) fn prepare() -> Result<Self> {
+        if std::env::consts::ARCH != "x86_64" {
+            bail!("the virtual machine is an x86-64 one; this is {}", std::env::consts::ARCH);
+        }
+        setup::ensure(setup::For::VirtualMachine)?;
+        kernel::ensure_in(&folder()).map(Self)
+    }
+
+    /// Package and version of its kernel.
+    pub(crate) fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    /// Boots, shows what the job prints and counts it. The flag says whether all went well.
+    pub(crate) fn run(&self, job: &Job, bound: Duration) -> Result<(bool, Tally)> {
+        machine::run(&self.0, job, bound)
+    }
+}
+
 /// Boots the machine and does what the arguments say.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::ensure(setup::For::Tests)?;
-    let kernel = prepare()?;
-    say::step(&format!("booting {}", kernel.version));
+    let machine = Machine::prepare()?;
+    let mode = arguments.mode.as_deref();
+    let job = match (&arguments.command, &arguments.package) {
+        (Some(line), _) => Job { words: words(&["/bin/sh", "-c", line]), ..shell(mode) },
+        (None, Some(package)) => unit_tests(package, &arguments.filters)?,
+        (None, None) if arguments.shell => shell(mode),
+        (None, None) => integration_tests(&arguments.filters, false, mode)?,
+    };
+    say::step(&format!("booting {}", machine.version()));
     if arguments.shell {
         say::line("the machine ends with `exit`; what it writes is gone then");
-        return machine::interact(&kernel, &shell(arguments.mode.as_deref()));
+        return machine::interact(&machine.0, &job);
     }
-    let job = match (&arguments.command, &arguments.package) {
-        (Some(line), _) => {
-            Job { words: words(&["/bin/sh", "-c", line]), ..shell(arguments.mode.as_deref()) }
-        }
-        (None, Some(package)) => unit_tests(package, &arguments.filters)?,
-        (None, None) => integration_tests(&arguments.filters, arguments.mode.as_deref())?,
-    };
-    let (good, tally) = machine::run(&kernel, &job, Duration::from_mins(arguments.minutes))?;
+    let (good, tally) = machine.run(&job, Duration::from_mins(arguments.minutes))?;
     ensure!(good, "{} failed in the virtual machine", tally.failed);
     Ok(())
-}
-
-/// What the machine needs; the error says why it cannot run here.
-fn prepare() -> Result<Kernel> {
-    if std::env::consts::ARCH != "x86_64" {
-        bail!("the virtual machine is an x86-64 one; this is {}", std::env::consts::ARCH);
-    }
-    setup::ensure(setup::For::VirtualMachine)?;
-    kernel::ensure_in(&folder())
 }
 
 /// Where the kernel and what a run needs lie.
@@ -76,13 +92,15 @@ fn shell(mode: Option<&str>) -> Job {
     }
 }
 
-fn integration_tests(filters: &[String], mode: Option<&str>) -> Result<Job> {
+/// Builds the integration tests: those whose names contain one of `which`, or are one of them.
+pub(crate) fn integration_tests(which: &[String], exact: bool, mode: Option<&str>) -> Result<Job> {
     let build = ["build", "--package", "hashplane", "--package", "hashplane-tests", "--bins"];
     run::loud(run::command("cargo", &build))?;
     let program = test_program("hashplane-tests", &["--test", "it"])?;
+    let exact = exact.then(|| "--exact".to_owned());
     Ok(Job {
         folder: run::workspace().join("tests"),
-        words: [vec![program], filters.to_vec()].concat(),
+        words: [program].into_iter().chain(exact).chain(which.iter().cloned()).collect(),
         variables: variables(mode),
     })
 }

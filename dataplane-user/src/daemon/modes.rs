@@ -3,7 +3,10 @@
 use super::Settings;
 use crate::{
     backend::{Backend, Mode},
+    conntrack::Tended,
+    iptables::Iptables,
     ipvs::Ipvs,
+    nftables::Nftables,
     probe,
 };
 
@@ -42,8 +45,11 @@ pub fn choose(wish: Wish) -> Result<Mode, Error> {
 
 /// A backend that needs nothing but the kernel's rules; nothing for eBPF, whose programs come first.
 pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
+    let instance = &settings.instance;
     match mode {
-        Mode::Ipvs => Some(Box::new(Ipvs::new(&settings.instance))),
-        Mode::Ebpf | Mode::Nftables | Mode::Iptables => None,
+        Mode::Iptables => Some(Box::new(Tended::new(Iptables::new(instance, None)))),
+        Mode::Ipvs => Some(Box::new(Tended::new(Ipvs::new(instance)))),
+        Mode::Nftables => Some(Box::new(Tended::new(Nftables::new(instance)))),
+        Mode::Ebpf => None,
     }
 }

@@ -74,6 +74,11 @@ impl Half {
         self.contested
     }
 
+    /// Whether there is any frontend.
+    pub(super) fn has_fronts(&self) -> bool {
+        !self.fronts.is_empty()
+    }
+
     /// Puts a chain there; `None` takes it away. Says whether it came or went.
     pub(super) fn put(&mut self, place: Place, rules: Option<Vec<Rule>>) -> bool {
         let old = self.chains.get(&place);

@@ -8,11 +8,11 @@ use std::{
 use super::{
     fixed::Fixed,
     half::Half,
-    port::{Part, Place, part},
+    port::{Part, Place, owner, part},
 };
 use crate::{
-    backend::{Desired, Node, ServicePort},
-    model::{Family, FrontendAddress, PortKey, PortState, Protocol},
+    backend::{Departed, Desired, Node, ServicePort},
+    model::{Endpoint, Family, FrontendAddress, PortKey, PortState, Protocol},
 };
 
 /// The bit of packet marks that says "masquerade", unless told otherwise.
@@ -25,6 +25,7 @@ pub struct Program {
     pub(super) node: Node,
     ports: BTreeMap<PortKey, Compiled>,
     number_next: u32,
+    departed: Vec<Departed>,
     pub(super) v4: Half,
     pub(super) v6: Half,
 }
@@ -35,7 +36,33 @@ struct Compiled {
     number: u32,
     places: BTreeSet<Place>,
     fronts: Vec<(FrontendAddress, Protocol, u16)>,
-    endpoints: usize,
+    endpoints: Vec<Endpoint>,
+}
+
+impl Compiled {
+    /// Endpoints that are not among those that come.
+    fn departed(&self, next: Option<&Self>) -> Vec<Departed> {
+        let Some((_, protocol, _)) = self.fronts.first() else { return Vec::new() };
+        let is_there = |old: &Endpoint| {
+            let at = |of: &Endpoint| (of.address, of.port);
+            next.is_some_and(|next| next.endpoints.iter().any(|new| at(new) == at(old)))
+        };
+        let gone = self.endpoints.iter().filter(|old| !is_there(old));
+        let departed = gone.map(|old| Departed {
+            address: old.address,
+            port: old.port,
+            protocol: *protocol,
+            id: 0,
+            views: u32::MAX,
+        });
+        departed.collect()
+    }
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self::new("default", MASQUERADE_MARK)
+    }
 }
 
 impl Program {
@@ -46,6 +73,7 @@ impl Program {
             node: Node::default(),
             ports: BTreeMap::new(),
             number_next: 1,
+            departed: Vec::new(),
             v4: Half::new(Family::V4),
             v6: Half::new(Family::V6),
         };
@@ -111,7 +139,7 @@ impl Program {
             number: compiled.number,
             key: Some(key.clone()),
             frontends: compiled.fronts.len(),
-            endpoints: compiled.endpoints,
+            endpoints: compiled.endpoints.len(),
         };
         self.ports.iter().map(service).collect()
     }
@@ -119,6 +147,29 @@ impl Program {
     /// Frontends that more than one service port wants.
     pub const fn contested(&self) -> usize {
         self.v4.contested() + self.v6.contested()
+    }
+
+    /// Endpoints that left since the last call.
+    pub(super) fn take_departed(&mut self) -> Vec<Departed> {
+        std::mem::take(&mut self.departed)
+    }
+
+    /// Whose rule or chain stands in a line of a restore.
+    pub(super) fn key_of_line(&self, family: Family, line: &str) -> Option<PortKey> {
+        let comment = line.split_once("--comment \"").and_then(|(_, rest)| rest.split('"').next());
+        let word =
+            line.trim_start_matches(':').split(' ').find(|word| self.fixed.names.is_ours(word));
+        let is_it = |(key, compiled): &(&PortKey, &Compiled)| {
+            let by_chain = compiled.places.iter().any(|(_, chain)| Some(chain.as_str()) == word);
+            let name = owner(key);
+            let by_comment = comment.is_some_and(|comment| {
+                comment
+                    .strip_prefix(&*name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+            });
+            key.family == family && (by_chain || by_comment)
+        };
+        self.ports.iter().find(is_it).map(|(key, _)| key.clone())
     }
 
     fn settle(&mut self) {
@@ -137,10 +188,14 @@ impl Program {
                 .iter()
                 .map(|(address, protocol, port, _)| (*address, *protocol, *port))
                 .collect(),
-            endpoints: state.endpoints.len(),
+            endpoints: state.endpoints.clone(),
         });
-        let half = self.half_mut(key.family);
+        let half = match key.family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        };
         if let Some(old) = &old {
+            self.departed.extend(old.departed(compiled.as_ref()));
             let now: BTreeSet<_> =
                 compiled.iter().flat_map(|compiled| compiled.fronts.iter().copied()).collect();
             for at in old.fronts.iter().filter(|at| !now.contains(at)) {

@@ -184,13 +184,6 @@ impl Rule {
     pub(super) fn comment(self, of: &Arc<str>, what: &'static str) -> Self {
         self.with(Match::Comment(of.clone(), what))
     }
-
-    /// Whose rule it is, if it says so.
-    pub(super) fn owner(&self) -> Option<&Arc<str>> {
-        self.matches
-            .iter()
-            .find_map(|of| if let Match::Comment(of, _) = of { Some(of) } else { None })
-    }
 }
 
 /// As `iptables` writes it.

@@ -7,11 +7,16 @@ use std::{
 
 use super::{
     half::Half,
+    limits::LOOPBACK6,
     names::Chain,
     program::Program,
     rule::{Match, Rule, Table, Target},
 };
-use crate::model::{DropCause, Family, Outcome, Packet, Scope};
+use crate::{
+    backend::{Desired, Mode, Node},
+    model::{DropCause, Family, Outcome, Packet, PortKey, PortState, Scope},
+    simulate::Simulated,
+};
 
 /// What happens to the first packet of a flow under these rules.
 pub fn simulate(program: &Program, packet: &Packet) -> Outcome {
@@ -55,6 +60,33 @@ pub fn simulate(program: &Program, packet: &Packet) -> Outcome {
         Some(Verdict::Accepted | Verdict::Sent(_) | Verdict::Masqueraded) | None => {
             Outcome::NotOurs
         }
+    }
+}
+
+impl Simulated for Program {
+    fn mode(&self) -> Mode {
+        Mode::Iptables
+    }
+
+    fn set_node(&mut self, node: &Node) {
+        self.set_node(node);
+    }
+
+    fn compile(&mut self, table: &dyn Desired) {
+        self.compile(table);
+    }
+
+    fn change(&mut self, key: &PortKey, state: Option<&PortState>) {
+        self.change(key, state);
+    }
+
+    fn simulate(&self, packet: &Packet) -> Outcome {
+        simulate(self, packet)
+    }
+
+    fn cannot(&self, packet: &Packet) -> Option<&'static str> {
+        let is_loopback = packet.destination.is_ipv6() && packet.destination.is_loopback();
+        (packet.scope == Scope::Host && is_loopback).then_some(LOOPBACK6)
     }
 }
 

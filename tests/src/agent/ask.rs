@@ -31,7 +31,8 @@ static NONCE: AtomicU64 = AtomicU64::new(1);
 /// A socket that stays open between questions.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Tcp(BufReader<TcpStream>),
+    /// TCP or SCTP.
+    Stream(BufReader<TcpStream>),
     Udp(UdpSocket),
 }
 
@@ -44,15 +45,17 @@ impl Socket {
         timeout: Duration,
     ) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let opened = match (transport, to) {
-            (Transport::Tcp, Some(to)) => {
-                connect::tcp(to, from, timeout).map(|stream| Self::Tcp(BufReader::new(stream)))
-            }
-            (Transport::Tcp, None) => {
-                Err(io::Error::other("a TCP socket needs somebody to connect to"))
-            }
-            (Transport::Udp, to) => connect::udp(to, from).map(Self::Udp),
-        };
+        let opened =
+            match (transport, to) {
+                (Transport::Tcp, Some(to)) => connect::tcp(to, from, timeout)
+                    .map(|stream| Self::Stream(BufReader::new(stream))),
+                (Transport::Sctp, Some(to)) => connect::sctp(to, from, timeout)
+                    .map(|stream| Self::Stream(BufReader::new(stream))),
+                (Transport::Tcp | Transport::Sctp, None) => {
+                    Err(io::Error::other("such a socket needs somebody to connect to"))
+                }
+                (Transport::Udp, to) => connect::udp(to, from).map(Self::Udp),
+            };
         opened.map_err(|error| failure(&error, begun))
     }
 
@@ -66,7 +69,7 @@ impl Socket {
         let begun = Instant::now();
         let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         let asked = match self {
-            Self::Tcp(stream) => ask_tcp(stream, size, nonce, timeout),
+            Self::Stream(stream) => ask_stream(stream, size, nonce, timeout),
             Self::Udp(socket) => ask_udp(socket, to, size, nonce, begun + timeout),
         };
         let (seen, local, peer, received) = asked.map_err(|error| failure(&error, begun))?;
@@ -81,7 +84,7 @@ impl Socket {
 
 type Asked = (Seen, SocketAddr, SocketAddr, usize);
 
-fn ask_tcp(
+fn ask_stream(
     stream: &mut BufReader<TcpStream>,
     size: Size,
     nonce: u64,

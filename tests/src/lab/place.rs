@@ -184,6 +184,16 @@ impl Place {
         Ok(TcpConnection(Held { place: Arc::clone(self), socket, asking }))
     }
 
+    /// An SCTP association that stays open until it is dropped.
+    pub fn associate(
+        self: &Arc<Self>,
+        to: SocketAddr,
+        asking: Asking,
+    ) -> Result<TcpConnection, Failure> {
+        let socket = self.open(Transport::Sctp, Some(to), asking)?;
+        Ok(TcpConnection(Held { place: Arc::clone(self), socket, asking }))
+    }
+
     /// A UDP socket connected to `to`, open until it is dropped.
     pub fn udp_connected(
         self: &Arc<Self>,
@@ -273,7 +283,7 @@ impl Drop for Held {
     }
 }
 
-/// An open TCP connection.
+/// An open TCP connection, or an SCTP association.
 #[derive(Debug)]
 pub struct TcpConnection(Held);
 

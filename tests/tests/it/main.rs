@@ -15,6 +15,7 @@ mod faults;
 mod lab;
 mod sctp;
 mod support;
+mod switch;
 mod tools;
 mod traffic;
 mod verifier;

@@ -123,7 +123,7 @@ pub(crate) fn check(policy: Policy, arguments: &[&str]) {
 fn check_large(client: &Place, transport: Transport, to: SocketAddr, what: &str) {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
     let size = match transport {
-        Transport::Tcp => Size { up: MEGABYTE, down: MEGABYTE },
+        Transport::Tcp | Transport::Sctp => Size { up: MEGABYTE, down: MEGABYTE },
         Transport::Udp => longest_datagram(family),
     };
     let asking = Asking { size, timeout_ms: 5000, ..Asking::default() };
