@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf, iptables, nftables,
+    ebpf, iptables, ipvs, nftables,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -20,7 +20,7 @@ pub fn of(mode: Mode) -> &'static [Limit] {
         Mode::Ebpf => ebpf::LIMITS,
         Mode::Iptables => iptables::LIMITS,
         Mode::Nftables => nftables::LIMITS,
-        Mode::Ipvs => &[],
+        Mode::Ipvs => ipvs::LIMITS,
     }
 }
 

@@ -3,7 +3,9 @@
 use super::Settings;
 use crate::{
     backend::{Backend, Mode},
+    conntrack::Tended,
     iptables::Iptables,
+    ipvs::Ipvs,
     probe,
 };
 
@@ -44,7 +46,8 @@ pub fn choose(wish: Wish) -> Result<Mode, Error> {
 pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
     let instance = &settings.instance;
     match mode {
-        Mode::Iptables => Some(Box::new(Iptables::new(instance, None))),
-        Mode::Ebpf | Mode::Nftables | Mode::Ipvs => None,
+        Mode::Iptables => Some(Box::new(Tended::new(Iptables::new(instance, None)))),
+        Mode::Ipvs => Some(Box::new(Tended::new(Ipvs::new(instance)))),
+        Mode::Ebpf | Mode::Nftables => None,
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// Everything that is missing.
 pub const LIMITS: &[Limit] = &[
-    Limit { feature: limits::IPV6_LOOPBACK, why: LOOPBACK6 },
+    Limit { feature: limits::LOOPBACK6, why: LOOPBACK6 },
     Limit { feature: "session affinity of many clients", why: AFFINITY },
 ];
 
