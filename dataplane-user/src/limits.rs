@@ -19,8 +19,8 @@ pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
         Mode::Iptables => iptables::LIMITS,
-        Mode::Nftables => nftables::LIMITS,
         Mode::Ipvs => ipvs::LIMITS,
+        Mode::Nftables => nftables::LIMITS,
     }
 }
 

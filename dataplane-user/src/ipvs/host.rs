@@ -182,3 +182,6 @@ pub fn leftovers(instance: &str) -> Result<bool, IpvsError> {
         || !found.addresses.is_empty()
         || found.servers.values().any(|server| server.is_ours))
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,18 @@ pub(super) fn web(endpoints: &[&str]) -> PortState {
     }
 }
 
+/// A load balancer of `externalTrafficPolicy: Local`.
+pub(super) fn balanced(affinity_s: Option<u32>) -> PortState {
+    PortState {
+        frontends: vec![frontend("203.0.113.1", 80, FrontendKind::LoadBalancer)],
+        endpoints: vec![endpoint("10.1.0.1", Views::Both), endpoint("10.2.0.1", Views::Cluster)],
+        external: TrafficPolicy::Local,
+        any_endpoint: true,
+        affinity_s,
+        ..PortState::default()
+    }
+}
+
 /// A backend of a kernel where nothing fails, told of the node.
 pub(super) fn sound() -> Ipvs<FakeSystem> {
     let mut ipvs = Ipvs::on(FakeSystem { fail_one_in: 0, ..FakeSystem::new() });

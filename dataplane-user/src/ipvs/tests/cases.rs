@@ -140,18 +140,6 @@ fn virtual_servers_of_others_stay_unless_we_want_the_same() {
     assert_eq!(ipvs.system_mut().servers[&other], theirs(None));
 }
 
-/// A load balancer of `externalTrafficPolicy: Local`.
-fn balanced(affinity_s: Option<u32>) -> PortState {
-    PortState {
-        frontends: vec![frontend("203.0.113.1", 80, FrontendKind::LoadBalancer)],
-        endpoints: vec![endpoint("10.1.0.1", Views::Both), endpoint("10.2.0.1", Views::Cluster)],
-        external: TrafficPolicy::Local,
-        any_endpoint: true,
-        affinity_s,
-        ..PortState::default()
-    }
-}
-
 #[test]
 fn clients_on_this_node_get_a_server_by_mark_where_those_outside_get_local_endpoints() {
     let mut ipvs = sound();
