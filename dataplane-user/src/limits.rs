@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf, iptables, ipvs,
+    ebpf, iptables, ipvs, nftables,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -19,8 +19,8 @@ pub fn of(mode: Mode) -> &'static [Limit] {
     match mode {
         Mode::Ebpf => ebpf::LIMITS,
         Mode::Iptables => iptables::LIMITS,
+        Mode::Nftables => nftables::LIMITS,
         Mode::Ipvs => ipvs::LIMITS,
-        Mode::Nftables => &[],
     }
 }
 
