@@ -1,8 +1,20 @@
 //! The measurement of changes runs through and gives the rows it names.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use bench::churn::{Options, run};
+use dataplane_user::backend::Mode;
+
+fn options() -> Options {
+    Options {
+        services: vec![100, 1000],
+        endpoints: 3,
+        modes: Vec::new(),
+        heap: None,
+        case: Some(PathBuf::from(env!("CARGO_BIN_EXE_bench-case"))),
+        patience: Duration::from_secs(120),
+    }
+}
 
 #[test]
 fn a_small_cluster_gives_every_row() {
@@ -15,7 +27,8 @@ fn a_small_cluster_gives_every_row() {
         return;
     }
     let heap = Some(PathBuf::from(env!("CARGO_BIN_EXE_bench-heap")));
-    let measured = run(&Options { services: vec![100, 1000], endpoints: 3, heap }).unwrap();
+    let options = Options { modes: vec![Mode::Ebpf], heap, ..options() };
+    let measured = run(&options).unwrap();
     let rows: Vec<_> = measured.raw.iter().map(bench::report::Raw::row).collect();
     let seen: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.unit)).collect();
     assert_eq!(

@@ -23,13 +23,13 @@ use serde::Serialize;
 pub(crate) struct Instance {
     /// Name of the instance
     #[arg(long = "instance", env = "HASHPLANE_INSTANCE", default_value = INSTANCE)]
-    name: String,
+    pub(crate) name: String,
     /// The BPF file system
     #[arg(long, env = "HASHPLANE_BPFFS", default_value = BPFFS)]
     bpffs: PathBuf,
     /// Directory of the daemon's lock and socket
     #[arg(long, env = "HASHPLANE_STATE_DIR", default_value = STATE_DIR)]
-    state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
 }
 
 /// Which instance, and how it is shown.
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     /// A table.
     Table,
     /// A table with more columns.
@@ -135,7 +135,7 @@ pub(crate) fn cleanup(instance: &Instance) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print<T: Serialize>(
+pub(crate) fn print<T: Serialize>(
     rows: &T,
     output: Output,
     table: impl FnOnce() -> String,

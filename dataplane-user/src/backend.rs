@@ -169,6 +169,15 @@ pub struct Upkeep {
     pub drifted: usize,
 }
 
+/// An entry in which the kernel and the program differ.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Drift {
+    /// Whose entry it is; `None` for what belongs to no service port.
+    pub key: Option<PortKey>,
+    /// What differs, in words.
+    pub what: String,
+}
+
 /// Something of a Service that a backend cannot do; `docs/modes.md` lists them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -208,6 +217,11 @@ pub trait Backend: Send {
     }
     /// How many entries may differ from the kernel's.
     fn pending(&self) -> usize;
+    /// Some of the entries that [`Self::pending`] counts, at most `max` of them, in words. After
+    /// [`Self::observe`] and [`Self::compile`] they are what differs between kernel and table.
+    fn drift(&self, _max: usize) -> Vec<Drift> {
+        Vec::new()
+    }
     /// Makes the kernel hold what the program says: make before break.
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error>;
     /// Looks after what the kernel does by itself: expires flows, finds what others changed.
@@ -267,6 +281,9 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
     }
     fn pending(&self) -> usize {
         (**self).pending()
+    }
+    fn drift(&self, max: usize) -> Vec<Drift> {
+        (**self).drift(max)
     }
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {
         (**self).apply(now_ms)

@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod departed;
+pub mod doctor;
 pub mod feed;
 pub mod held;
 pub mod leaving;

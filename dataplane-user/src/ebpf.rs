@@ -14,6 +14,7 @@ mod sources;
 mod wanted;
 
 mod change;
+mod drift;
 
 pub mod compile;
 pub mod simulate;

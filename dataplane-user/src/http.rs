@@ -4,7 +4,13 @@ pub mod client;
 pub mod health_check;
 pub mod metrics;
 
-use std::{io, net::SocketAddr, path::Path, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use axum::{
     Json, Router,
@@ -16,7 +22,7 @@ use axum::{
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::{
-    daemon::{Report, Shared},
+    daemon::{Report, Shared, doctor::Examiner},
     ebpf::pin::Pins,
 };
 
@@ -27,6 +33,8 @@ pub struct Context {
     pub shared: Shared,
     /// Where the live maps are.
     pub pins: Pins,
+    /// Compares the kernel with the table; not there before the loop runs.
+    pub examiner: Arc<OnceLock<Examiner>>,
 }
 
 /// A listener that cannot be opened.
@@ -48,6 +56,7 @@ pub fn router(context: Context) -> Router {
         .route("/healthz", get(healthz))
         .route("/livez", get(livez))
         .route("/metrics", get(metrics))
+        .route("/doctor", get(doctor))
         .route("/services", get(services))
         .route("/status", get(status))
         .with_state(context)
@@ -107,6 +116,20 @@ async fn metrics(State(context): State<Context>) -> impl IntoResponse {
     }
 }
 
+/// What differs between kernel and table.
+async fn doctor(State(context): State<Context>) -> impl IntoResponse {
+    let Some(examiner) = context.examiner.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting\n").into_response();
+    };
+    match examiner.examine().await {
+        Ok(running) => Json(running).into_response(),
+        Err(error) => {
+            let error = crate::ebpf::attach::chain(error.as_ref());
+            (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+        }
+    }
+}
+
 async fn services(State(context): State<Context>) -> impl IntoResponse {
     Json(context.shared.report().services)
 }
@@ -123,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_leaves_is_alive_but_wants_no_traffic() {
         let pins = Pins::new(Path::new("/nowhere"), "test").unwrap();
-        let context = Context { shared: Shared::default(), pins };
+        let context = Context { shared: Shared::default(), pins, examiner: Arc::default() };
         let codes = async || {
             let (health, life) = (healthz(State(context.clone())), livez(State(context.clone())));
             [health.await.into_response(), life.await.into_response()]

@@ -11,8 +11,27 @@ pub mod limits;
 mod marks;
 pub mod program;
 
+pub mod error;
+pub mod system;
+pub mod writer;
+
+pub mod device;
+pub mod host;
+mod rules;
+mod services;
+mod settings;
+mod table;
+
+pub mod backend;
+
 pub mod render;
 pub mod simulate;
 
+pub use backend::Ipvs;
 pub use limits::LIMITS;
 pub use program::Program;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

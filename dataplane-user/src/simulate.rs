@@ -22,7 +22,8 @@ pub trait Simulated {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>);
     /// Where the first packet of a flow goes.
     fn simulate(&self, packet: &Packet) -> Outcome;
-    /// Why no program of this backend can serve packets like this one, as its limits say.
+    /// Which of the backend's limits keeps it from serving packets like this one: a feature of
+    /// [`crate::limits::of`].
     fn cannot(&self, _packet: &Packet) -> Option<&'static str> {
         None
     }
@@ -30,7 +31,11 @@ pub trait Simulated {
 
 /// An empty program of every backend.
 pub fn every_backend() -> Vec<Box<dyn Simulated>> {
-    vec![Box::new(Ebpf::new()), Box::new(crate::ipvs::Program::new())]
+    vec![
+        Box::new(Ebpf::new()),
+        Box::new(crate::ipvs::Program::new()),
+        Box::new(crate::iptables::Program::default()),
+    ]
 }
 
 /// What backends are told of the node that a table is for, with the devices of its pods.

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod histogram;
 pub mod services;
+pub mod snapshot;
 pub mod switch;
 
 use std::{
@@ -21,6 +22,7 @@ use self::{
     backoff::Backoff,
     histogram::Histogram,
     services::{Question, Services},
+    snapshot::{Snapshot, Snapshots},
     switch::{Switch, Switcher},
 };
 use crate::{
@@ -133,6 +135,8 @@ pub struct Sync<T, B> {
     departed: Option<mpsc::UnboundedSender<Vec<Departed>>>,
     ask: mpsc::Sender<Question>,
     asked: mpsc::Receiver<Question>,
+    look: mpsc::Sender<snapshot::Question>,
+    looks: mpsc::Receiver<snapshot::Question>,
     switch: mpsc::Sender<Switch<B>>,
     switches: mpsc::Receiver<Switch<B>>,
 }
@@ -148,6 +152,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
     /// before the source is in sync.
     pub fn new(table: T, backend: B, node: watch::Receiver<Node>, pace: Pace) -> Self {
         let (ask, asked) = mpsc::channel(services::QUESTIONS_MAX);
+        let (look, looks) = mpsc::channel(1);
         let (switch, switches) = mpsc::channel(1);
         Self {
             table,
@@ -167,6 +172,8 @@ impl<T: Table, B: Backend> Sync<T, B> {
             departed: None,
             ask,
             asked,
+            look,
+            looks,
             switch,
             switches,
         }
@@ -180,6 +187,11 @@ impl<T: Table, B: Backend> Sync<T, B> {
     /// Tells which services are in the maps, when asked.
     pub fn services(&self) -> Services {
         Services::new(self.ask.clone())
+    }
+
+    /// Tells what the kernel should hold, when asked.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.look.clone())
     }
 
     /// Where snapshots appear after each round.
@@ -218,6 +230,11 @@ impl<T: Table, B: Backend> Sync<T, B> {
                     question.answer(&self.backend);
                     continue;
                 }
+                Some(question) = self.looks.recv() => {
+                    // Who asked may have gone.
+                    let _gone = question.send(self.look());
+                    continue;
+                }
                 Some(switch) = self.switches.recv() => {
                     self.switch(switch);
                     continue;
@@ -241,6 +258,11 @@ impl<T: Table, B: Backend> Sync<T, B> {
             self.round();
             last = Some(Instant::now());
         }
+    }
+
+    fn look(&self) -> Option<Snapshot> {
+        let node = self.node.borrow().clone();
+        self.compiled.then(|| Snapshot::new(self.backend.mode(), node, &self.table))
     }
 
     fn take_in(&mut self, received: impl IntoIterator<Item = Received<T::Event>>) {

@@ -3,6 +3,7 @@
 //! The field names of every row are stable: they are what `-o json` prints.
 
 mod blocks;
+pub mod doctor;
 pub mod flows;
 pub mod read;
 pub mod status;

@@ -13,8 +13,8 @@ use dataplane_user::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    CHANGE_WARM_UP, STRIDE, World, objects,
-    world::{NODE_IP, events, processor_time},
+    CHANGE_WARM_UP, STRIDE, objects,
+    world::{NODE_IP, World},
 };
 
 /// From objects to rules, each time in a fresh namespace; fewer where that takes long.
@@ -61,7 +61,8 @@ pub fn run(case: Case) -> anyhow::Result<Samples> {
     let mut parts = Vec::new();
     let begun = Instant::now();
     loop {
-        let is_last = samples.cold_ms.len() + 1 == COLD_SAMPLES_MAX || begun.elapsed() > COLD_BUDGET;
+        let is_last =
+            samples.cold_ms.len() + 1 == COLD_SAMPLES_MAX || begun.elapsed() > COLD_BUDGET;
         // A namespace ends with its thread.
         let one = thread::scope(|scope| scope.spawn(|| one(case, is_last)).join());
         let one = one.map_err(|_| anyhow!("the thread of a sample panicked"))??;
@@ -88,7 +89,7 @@ struct One {
 fn one(case: Case, with_changes: bool) -> anyhow::Result<One> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     let mut rules = Rules::new(case.mode)?;
-    let events: Vec<_> = events(case.services, case.endpoints).collect();
+    let events: Vec<_> = World::events(case.services, case.endpoints).collect();
     let before = kernel_bytes()?;
     let parts = rules.fill(events)?;
     let kernel_bytes = kernel_bytes()? - before;
@@ -201,7 +202,6 @@ fn kernel_bytes() -> anyhow::Result<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok())
     };
-    let sum: Option<f64> =
-        ["SUnreclaim", "VmallocUsed", "Percpu"].into_iter().map(kib).sum();
+    let sum: Option<f64> = ["SUnreclaim", "VmallocUsed", "Percpu"].into_iter().map(kib).sum();
     Ok(sum.context("/proc/meminfo does not tell the kernel's memory")? * 1024.0)
 }

@@ -3,6 +3,9 @@
 use super::Settings;
 use crate::{
     backend::{Backend, Mode},
+    conntrack::Tended,
+    iptables::Iptables,
+    ipvs::Ipvs,
     probe,
 };
 
@@ -41,8 +44,10 @@ pub fn choose(wish: Wish) -> Result<Mode, Error> {
 
 /// A backend that needs nothing but the kernel's rules; nothing for eBPF, whose programs come first.
 pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
-    let _instance = &settings.instance;
+    let instance = &settings.instance;
     match mode {
-        Mode::Ebpf | Mode::Nftables | Mode::Iptables | Mode::Ipvs => None,
+        Mode::Iptables => Some(Box::new(Tended::new(Iptables::new(instance, None)))),
+        Mode::Ipvs => Some(Box::new(Tended::new(Ipvs::new(instance)))),
+        Mode::Ebpf | Mode::Nftables => None,
     }
 }

@@ -1,6 +1,9 @@
 //! Starts everything in order, then follows devices until it is told to stop.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -8,8 +11,8 @@ use tokio::{
 };
 
 use super::{
-    Settings, Shared, departed::destroy_sockets, feed::Fed, lock, modes, places, programs,
-    programs::Programs, reading, settings::socket_path, sync,
+    Settings, Shared, departed::destroy_sockets, doctor::Examiner, feed::Fed, lock, modes, places,
+    programs, programs::Programs, reading, settings::socket_path, sync,
 };
 use crate::{
     backend::{Backend, Mode, Needs},
@@ -79,7 +82,9 @@ impl Node {
         let shared = Shared::default();
         let (needs, needed) = watch::channel(Needs::default());
         let (programs, backend) = backend(mode, settings, &watch, needed)?;
-        let context = Context { shared: shared.clone(), pins };
+        let examiner = Arc::new(OnceLock::new());
+        let context =
+            Context { shared: shared.clone(), pins: pins.clone(), examiner: Arc::clone(&examiner) };
         let addresses = [
             (settings.metrics_address, "--metrics-address"),
             (settings.health_address, "--health-address"),
@@ -89,6 +94,7 @@ impl Node {
         let mut node = Self { shared, watch, programs, _lock: lock };
         let handles = node.serve(settings, backend).await?;
         tokio::spawn(pass_on(handles.needs, needs));
+        examiner.get_or_init(|| Examiner::new(settings.clone(), pins, handles.snapshots));
         node.look_after(handles.departed)?;
         // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
         let devices = node.watch.devices().borrow().clone();

@@ -10,7 +10,10 @@ use tokio::{
 use super::Shared;
 use crate::{
     backend::{Backend, Departed, Needs, Node},
-    sync::{Pace, Received, Status, Sync, Table, services::Services, switch::Switcher},
+    sync::{
+        Pace, Received, Status, Sync, Table, services::Services, snapshot::Snapshots,
+        switch::Switcher,
+    },
     view::ServiceName,
 };
 
@@ -26,6 +29,8 @@ pub struct Handles {
     pub needs: watch::Receiver<Needs>,
     /// Puts another backend in its place.
     pub switcher: Switcher<Box<dyn Backend>>,
+    /// Tells what the kernel should hold.
+    pub snapshots: Snapshots,
     /// Endpoints that left, batch by batch.
     pub departed: mpsc::UnboundedReceiver<Vec<Departed>>,
 }
@@ -45,7 +50,8 @@ where
     let mut sync = Sync::new(table, backend, node, Pace::default());
     let (send_departed, departed) = mpsc::unbounded_channel();
     sync.send_departed(send_departed);
-    let handles = Handles { needs: sync.needs(), switcher: sync.switcher(), departed };
+    let (needs, switcher, snapshots) = (sync.needs(), sync.switcher(), sync.snapshots());
+    let handles = Handles { needs, switcher, snapshots, departed };
     tokio::spawn(name_services(sync.status(), sync.services(), shared.clone()));
     tokio::spawn(follow(sync.status(), shared));
     let (stamped, received) = mpsc::channel(EVENTS_MAX);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{flows, maps::MapWriter, program::Program};
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Needs, Node,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Fill, Mode, Needs, Node,
         ServicePort, Upkeep,
     },
     model::{PortKey, PortState},
@@ -80,6 +80,10 @@ impl<M: MapWriter + Send> Backend for Ebpf<M> {
 
     fn pending(&self) -> usize {
         self.program.as_ref().map_or(0, Program::pending)
+    }
+
+    fn drift(&self, max: usize) -> Vec<Drift> {
+        self.program.as_ref().map(|program| program.drift(max)).unwrap_or_default()
     }
 
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {

@@ -111,10 +111,8 @@ impl Contents {
 
     /// Puts an address in, or takes it out; marks it if that changes anything.
     pub(super) fn set_address(&mut self, dirty: &mut Dirty, address: IpAddr, is_there: bool) {
-        let changed = match is_there {
-            true => self.addresses.insert(address),
-            false => self.addresses.remove(&address),
-        };
+        let changed =
+            if is_there { self.addresses.insert(address) } else { self.addresses.remove(&address) };
         if changed {
             dirty.addresses.insert(address);
         }

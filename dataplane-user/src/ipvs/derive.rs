@@ -30,7 +30,7 @@ impl Derived {
     pub(super) fn new(state: &PortState, kind: FrontendKind, wanted: Virtual) -> Self {
         let treatment = Treatment::of(state, kind);
         let (by_address, by_mark) = views(state, kind);
-        let ranges = state.source_ranges.clone().filter(|_| treatment.ranged);
+        let ranges = state.source_ranges.as_ref().filter(|_| treatment.ranged);
         let persistent =
             Scheduling { scheduler: Scheduler::RoundRobin, persistence_s: state.affinity_s };
         Self {
@@ -38,9 +38,18 @@ impl Derived {
             server: by_address.map(|policy| server(state, policy, persistent)),
             marked: by_mark
                 .map(|policy| server(state, policy, marked_scheduling(state, policy, wanted.port))),
-            ranges: ranges.unwrap_or_default(),
+            ranges: disjoint(ranges.map(Vec::as_slice).unwrap_or_default()),
         }
     }
+}
+
+/// Ranges without those that lie in others: a set takes no two that overlap.
+fn disjoint(ranges: &[Cidr]) -> Vec<Cidr> {
+    let is_in_other = |range: &Cidr| {
+        let wider = |other: &Cidr| other.prefix_len < range.prefix_len;
+        ranges.iter().any(|other| wider(other) && other.contains(range.address))
+    };
+    ranges.iter().filter(|range| !is_in_other(range)).copied().collect()
 }
 
 fn server(state: &PortState, policy: TrafficPolicy, scheduling: Scheduling) -> Server {

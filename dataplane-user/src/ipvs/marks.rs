@@ -27,13 +27,12 @@ impl Marks {
         if let Some(mark) = self.of(wanted) {
             return Some(mark);
         }
-        let number = match self.free.pop_first() {
-            Some(number) => number,
-            None => {
-                let number = u16::try_from(self.next.max(1)).ok()?;
-                self.next = u32::from(number) + 1;
-                number
-            }
+        let number = if let Some(number) = self.free.pop_first() {
+            number
+        } else {
+            let number = u16::try_from(self.next.max(1)).ok()?;
+            self.next = u32::from(number) + 1;
+            number
         };
         self.by_frontend.insert(wanted, mark(number));
         Some(mark(number))

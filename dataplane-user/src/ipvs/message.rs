@@ -58,7 +58,6 @@ mod destination {
     pub(super) const LOWER: u16 = 6;
     pub(super) const ACTIVE: u16 = 7;
     pub(super) const INACTIVE: u16 = 8;
-    pub(super) const PERSISTENT: u16 = 9;
     pub(super) const FAMILY: u16 = 11;
 }
 
@@ -90,22 +89,24 @@ pub struct SeenService {
 pub struct SeenDestination {
     /// 0 if it takes no new connections.
     pub weight: u32,
-    /// Connections that it has, in whatever state.
+    /// Connections that it has, in whatever state; clients that would come back to it do not count.
     pub connections: u32,
 }
 
+/// `AF_INET` and `AF_INET6`.
 const fn family_number(family: Family) -> u16 {
     match family {
-        Family::V4 => libc::AF_INET as u16,
-        Family::V6 => libc::AF_INET6 as u16,
+        Family::V4 => 2,
+        Family::V6 => 10,
     }
 }
 
+/// `IPPROTO_*`.
 const fn protocol_number(protocol: Protocol) -> u16 {
     match protocol {
-        Protocol::Tcp => libc::IPPROTO_TCP as u16,
-        Protocol::Udp => libc::IPPROTO_UDP as u16,
-        Protocol::Sctp => libc::IPPROTO_SCTP as u16,
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
     }
 }
 
@@ -216,17 +217,16 @@ pub(super) fn read_service(bytes: &[u8]) -> Option<SeenService> {
     let number = |kind| all.get(&kind).and_then(|it| it.u32());
     let family = read_family(all.get(&service::FAMILY)?.u16()?)?;
     // The kernel tells either the mark or the rest.
-    let key = match number(service::MARK).filter(|mark| *mark != 0) {
-        Some(mark) => ServerKey::Mark(family, mark),
-        None => {
-            let protocol = all.get(&service::PROTOCOL)?.u16()?;
-            let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-                .into_iter()
-                .find(|known| protocol_number(*known) == protocol)?;
-            let address = read_address(family, all.get(&service::ADDRESS)?.value)?;
-            let port = all.get(&service::PORT)?.be16()?;
-            ServerKey::Address(Virtual { address, protocol, port })
-        }
+    let key = if let Some(mark) = number(service::MARK).filter(|mark| *mark != 0) {
+        ServerKey::Mark(family, mark)
+    } else {
+        let protocol = all.get(&service::PROTOCOL)?.u16()?;
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|known| protocol_number(*known) == protocol)?;
+        let address = read_address(family, all.get(&service::ADDRESS)?.value)?;
+        let port = all.get(&service::PORT)?.be16()?;
+        ServerKey::Address(Virtual { address, protocol, port })
     };
     let flags = all.get(&service::FLAGS)?.value.first_chunk().map(|it| u32::from_ne_bytes(*it))?;
     let timeout = number(service::TIMEOUT).unwrap_or(0);
@@ -250,7 +250,7 @@ pub(super) fn read_destination(
     let family = told.and_then(read_family).unwrap_or(family);
     let address = read_address(family, all.get(&destination::ADDRESS)?.value)?;
     let port = all.get(&destination::PORT)?.be16()?;
-    let connections = [destination::ACTIVE, destination::INACTIVE, destination::PERSISTENT];
+    let connections = [destination::ACTIVE, destination::INACTIVE];
     let seen = SeenDestination {
         weight: number(destination::WEIGHT),
         connections: connections.into_iter().map(number).fold(0, u32::saturating_add),

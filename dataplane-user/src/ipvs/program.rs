@@ -178,7 +178,9 @@ impl Program {
         }
         if old.loopback != node.loopback {
             let keys: Vec<PortKey> = self.ports.keys().cloned().collect();
-            keys.iter().for_each(|key| self.tell_limits(key));
+            for key in &keys {
+                self.tell_limits(key);
+            }
         }
     }
 

@@ -22,7 +22,7 @@ pub fn simulate(program: &Program, packet: &Packet) -> Outcome {
     let Packet { destination, port, protocol, .. } = *packet;
     let wanted = Virtual { address: destination, protocol, port };
     let Some(Held::Treatment(treatment)) = contents.elements.get(&Element::Service(wanted)) else {
-        let is_closed = has(contents, Element::Closed(destination));
+        let is_closed = has(contents, &Element::Closed(destination));
         return if is_closed { Outcome::Refused } else { Outcome::NotOurs };
     };
     if treatment.ranged && !contents.ranges(wanted).any(|range| range.contains(packet.source)) {
@@ -31,8 +31,8 @@ pub fn simulate(program: &Program, packet: &Packet) -> Outcome {
     match treatment.action(packet.scope) {
         Action::Refuse => Outcome::Refused,
         Action::Drop => Outcome::Dropped(DropCause::NoLocalEndpoint),
-        Action::Serve => served(contents, wanted, treatment, packet, false),
-        Action::Masquerade => served(contents, wanted, treatment, packet, true),
+        Action::Serve => served(contents, wanted, *treatment, packet, false),
+        Action::Masquerade => served(contents, wanted, *treatment, packet, true),
     }
 }
 
@@ -40,7 +40,7 @@ pub fn simulate(program: &Program, packet: &Packet) -> Outcome {
 fn served(
     contents: &Contents,
     wanted: Virtual,
-    treatment: &Treatment,
+    treatment: Treatment,
     packet: &Packet,
     masquerades: bool,
 ) -> Outcome {
@@ -55,8 +55,8 @@ fn served(
     let Some(server) = server else { return Outcome::NotOurs };
     let replaced = |to: &SocketAddr| {
         // What stays on this node passes no hook where its source could be replaced.
-        let stays = has(contents, Element::Node(to.ip()));
-        let is_hairpin = to.ip() == packet.source && has(contents, Element::Hairpin(to.ip()));
+        let stays = has(contents, &Element::Node(to.ip()));
+        let is_hairpin = to.ip() == packet.source && has(contents, &Element::Hairpin(to.ip()));
         !stays && (masquerades || is_hairpin)
     };
     Outcome::To {
@@ -73,8 +73,8 @@ fn affinity(server: &Server) -> Option<u32> {
     }
 }
 
-fn has(contents: &Contents, element: Element) -> bool {
-    contents.elements.contains_key(&element)
+fn has(contents: &Contents, element: &Element) -> bool {
+    contents.elements.contains_key(element)
 }
 
 /// Why this program cannot serve packets like this one as its table wants it.
@@ -85,7 +85,7 @@ pub fn cannot(program: &Program, packet: &Packet) -> Option<&'static str> {
     }
     let contents = program.contents();
     let wanted = Virtual { address: destination, protocol, port };
-    let is_mapped = has(contents, Element::Service(wanted));
+    let is_mapped = has(contents, &Element::Service(wanted));
     if !is_mapped
         && contents.addresses.contains(&destination)
         && !program.is_cluster_ip(destination)

@@ -1,8 +1,13 @@
 //! What our tables look like but for their elements: sets, base chains, and the chains that pick.
 //!
-//! A packet's registers: the key of a frontend in 0 and up, and what `services` says of it, five
-//! registers from [`Layout::value`] on. Each rule loads what it needs: the kernel promises nothing
-//! about registers that another rule has written.
+//! A packet's registers: the key of a frontend in 0 and up, and behind it what `services` says of it.
+//! Each rule loads what it needs: the kernel promises nothing about registers that another rule has
+//! written.
+//!
+//! `nft` knows of what is found in a map only its first register, as something without a length. A
+//! key that begins there makes version 1.0.6 end with a failed assertion when it lists the table.
+//! So data begin with a field that is in no key, and the registers of the others are loaded with
+//! something before ([`Layout::found`]).
 
 use super::{
     expression::{
@@ -10,23 +15,23 @@ use super::{
         status,
     },
     object::{Chain, ChainKind, Content, Hook, Rule, Seat, Set, SetKind, Type},
-    treatment::{NO_LOCAL_ENDPOINT, Pick, Place, Plan, REFUSE, SOURCE_NOT_ALLOWED, Treatment},
+    treatment::{NO_LOCAL_ENDPOINT, Pick, Place, REFUSE, SOURCE_NOT_ALLOWED, Treatment},
 };
 use crate::model::{Family, Scope};
 
-/// Frontend → service port, seconds of affinity, and the codes for host, pods and outside.
+/// Frontend → its kind, its service port, and the treatments of host, pods and outside.
 pub const SERVICES: &str = "services";
-/// Seconds of affinity and a code → the chain, for frontends of one address.
+/// Treatment → the chain, for frontends of one address.
 pub const PLANS: &str = "plans";
 /// The same for frontends of every address of the node.
 pub const NODE_PLANS: &str = "node-plans";
-/// View and index → endpoint.
+/// View and index → the view again, and an endpoint.
 pub const ENDPOINTS: &str = "endpoints";
-/// Service port and client → the endpoint that the client stays with. Packets write it.
+/// Service port and client → the view, and the endpoint that the client stays with. Packets write it.
 pub const AFFINITY: &str = "affinity";
 /// View and endpoint, for service ports with affinity.
 pub const MEMBERS: &str = "members";
-/// Frontends whose Service has source ranges → service port.
+/// Frontends whose Service has source ranges → nothing of interest, and their service port.
 pub const RANGED: &str = "ranged";
 /// Service port and clients that it serves.
 pub const SOURCE_RANGES: &str = "source-ranges";
@@ -58,8 +63,6 @@ const SCTP: u8 = 132;
 
 const FRONTEND4: &[Type] = &[Type::Address4, Type::Protocol, Type::Port];
 const FRONTEND6: &[Type] = &[Type::Address6, Type::Protocol, Type::Port];
-const ENDPOINT4: &[Type] = &[Type::Address4, Type::Port];
-const ENDPOINT6: &[Type] = &[Type::Address6, Type::Port];
 const CLIENT4: &[Type] = &[Type::Number, Type::Address4];
 const CLIENT6: &[Type] = &[Type::Number, Type::Address6];
 const MEMBER4: &[Type] = &[Type::Number, Type::Address4, Type::Port];
@@ -86,9 +89,14 @@ impl Layout {
         }
     }
 
-    /// Behind the key of a frontend.
+    /// The register behind the key of a frontend: what is found for it goes there.
     const fn value(self) -> u8 {
         self.address() + 2
+    }
+
+    /// The register of the service port that was found.
+    const fn service(self) -> Register {
+        Register(self.value() + 1)
     }
 
     /// All sets and maps.
@@ -97,21 +105,21 @@ impl Layout {
             Family::V4 => v4,
             Family::V6 => v6,
         };
-        let address = of(&ENDPOINT4[..1], &ENDPOINT6[..1]);
-        let (frontend, endpoint) = (of(FRONTEND4, FRONTEND6), of(ENDPOINT4, ENDPOINT6));
-        let (client, member) = (of(CLIENT4, CLIENT6), of(MEMBER4, MEMBER6));
+        let address = of(&FRONTEND4[..1], &FRONTEND6[..1]);
+        let (frontend, client) = (of(FRONTEND4, FRONTEND6), of(CLIENT4, CLIENT6));
+        let member = of(MEMBER4, MEMBER6);
         let dynamic = SetKind::Dynamic { size: AFFINITY_SIZE, timeout_ms: AFFINITY_TIMEOUT_MS };
         let set =
             |name: &'static str, key, content, kind| Set { name: name.into(), key, content, kind };
         let hash = SetKind::Hash;
         vec![
             set(SERVICES, frontend, Content::Data(NUMBERS), hash),
-            set(PLANS, &NUMBERS[..2], Content::Verdict, hash),
-            set(NODE_PLANS, &NUMBERS[..2], Content::Verdict, hash),
-            set(ENDPOINTS, &NUMBERS[..2], Content::Data(endpoint), hash),
-            set(AFFINITY, client, Content::Data(endpoint), dynamic),
+            set(PLANS, &NUMBERS[..1], Content::Verdict, hash),
+            set(NODE_PLANS, &NUMBERS[..1], Content::Verdict, hash),
+            set(ENDPOINTS, &NUMBERS[..2], Content::Data(member), hash),
+            set(AFFINITY, client, Content::Data(member), dynamic),
             set(MEMBERS, member, Content::Nothing, hash),
-            set(RANGED, frontend, Content::Data(&NUMBERS[..1]), hash),
+            set(RANGED, frontend, Content::Data(&NUMBERS[..2]), hash),
             set(SOURCE_RANGES, client, Content::Nothing, SetKind::Ranges),
             set(HAIRPINS, of(PAIR4, PAIR6), Content::Nothing, hash),
             set(CLUSTER_IPS, address, Content::Nothing, hash),
@@ -150,16 +158,15 @@ impl Layout {
         ]
     }
 
-    /// The chain of a plan, for those that pick an endpoint.
-    pub fn pick(self, place: Place, plan: Plan) -> Option<Chain> {
-        let Treatment::Pick(pick) = plan.treatment else { return None };
+    /// The chain of a treatment, for those that pick an endpoint.
+    pub fn pick(self, place: Place, treatment: Treatment) -> Option<Chain> {
+        let Treatment::Pick(pick) = treatment else { return None };
         let mut rules = Vec::new();
-        if plan.affinity_s > 0 {
-            let timeout_ms = u64::from(plan.affinity_s) * 1000;
-            rules.push(self.stay(place, pick, timeout_ms));
-            rules.push(self.choose_and_remember(place, pick, timeout_ms));
+        if pick.affinity_s > 0 {
+            rules.push(self.stay(place, pick));
+            rules.push(self.choose_and_remember(place, pick));
         }
-        let random = Expression::Random { below: pick.among.into(), to: Register(1) };
+        let random = Expression::Random { below: pick.among, to: Register(1) };
         rules.push(self.choose(place, pick, random));
         if pick.among > 1 {
             // The number of endpoints and the endpoints are read one after the other. Should there
@@ -169,7 +176,7 @@ impl Layout {
         }
         // The service has gone this moment; the client tries again.
         rules.push(vec![Expression::Verdict(Verdict::Drop)]);
-        Some(Chain { name: plan.chain(place), seat: None, rules })
+        Some(Chain { name: treatment.chain(place), seat: None, rules })
     }
 
     fn source(self) -> Expression {
@@ -236,35 +243,37 @@ impl Layout {
         rules
     }
 
+    /// Looks the frontend up in `map`; `used` is the register of the result that a key begins with.
+    fn found(self, map: &'static str, used: Register) -> [Expression; 2] {
+        let found = Found::Data(Register(self.value()));
+        [Expression::Meta { key: Meta::Mark, to: used }, lookup(map, Register(0), found)]
+    }
+
     /// Drops clients that the Service of a load balancer's frontend does not serve.
     fn check_source(self) -> Rule {
         let mut rule = self.frontend(Place::Address);
-        rule.push(lookup(RANGED, Register(0), Found::Data(Register(0))));
-        rule.push(number(Register(0), Register(0), 0));
-        rule.push(self.ip_address(12, 8, 1));
-        rule.push(lookup(SOURCE_RANGES, Register(0), Found::Missing));
+        rule.extend(self.found(RANGED, self.service()));
+        rule.push(self.ip_address(12, 8, self.service().0 + 1));
+        rule.push(lookup(SOURCE_RANGES, self.service(), Found::Missing));
         rule.push(Expression::Verdict(Verdict::Goto(SOURCE_NOT_ALLOWED.into())));
         rule
     }
 
-    /// Finds the frontend and goes where its plan for this scope says.
+    /// Finds the frontend and goes where its treatment for this scope says.
     fn serve_at(self, place: Place, scope: Scope) -> Rule {
-        let value = self.value();
-        let (affinity, code) = match scope {
-            Scope::Host => (value + 1, value + 2),
-            Scope::Pod => (value + 1, value + 3),
-            Scope::Outside => (value + 1, value + 4),
+        let behind = match scope {
+            Scope::Host => 1,
+            Scope::Pod => 2,
+            Scope::Outside => 3,
         };
-        let mut rule = self.frontend(place);
-        rule.push(lookup(SERVICES, Register(0), Found::Data(Register(value))));
-        if code - affinity > 1 {
-            rule.push(copy(Register(affinity), Register(code - 1)));
-        }
+        let code = Register(self.service().0 + behind);
         let plans = match place {
             Place::Address => PLANS,
             Place::Node => NODE_PLANS,
         };
-        rule.push(lookup(plans, Register(code - 1), Found::Verdict));
+        let mut rule = self.frontend(place);
+        rule.extend(self.found(SERVICES, code));
+        rule.push(lookup(plans, code, Found::Verdict));
         rule
     }
 
@@ -300,52 +309,61 @@ impl Layout {
     /// Picks an endpoint by the number that `index` puts into register 1.
     fn choose(self, place: Place, pick: Pick, index: Expression) -> Rule {
         let mut rule = self.frontend(place);
-        rule.push(lookup(SERVICES, Register(0), Found::Data(Register(0))));
-        rule.push(view(Register(0), pick));
+        rule.extend(self.found(SERVICES, self.service()));
+        rule.push(self.view(pick, Register(0)));
         rule.push(index);
-        rule.push(lookup(ENDPOINTS, Register(0), Found::Data(Register(1))));
+        rule.push(lookup(ENDPOINTS, Register(0), Found::Data(Register(0))));
         rule.extend(self.translate(pick));
         rule
     }
 
-    /// Loads service port and client to the registers behind the key, and the view to register 0.
-    fn client(self, place: Place, pick: Pick) -> Rule {
-        let value = Register(self.value());
+    /// Loads the number of a view: that of the service port, which is even, or the next one.
+    fn view(self, pick: Pick, to: Register) -> Expression {
+        and_xor(self.service(), to, !1, u32::from(pick.is_local))
+    }
+
+    /// Finds the service port, and loads the client behind it.
+    fn client(self, place: Place) -> Rule {
         let mut rule = self.frontend(place);
-        rule.push(lookup(SERVICES, Register(0), Found::Data(value)));
-        rule.push(view(value, pick));
-        rule.push(number(value, value, 0));
-        rule.push(self.ip_address(12, 8, self.value() + 1));
+        rule.extend(self.found(SERVICES, self.service()));
+        rule.push(self.ip_address(12, 8, self.service().0 + 1));
         rule
     }
 
-    fn remember(self, update: Update, timeout_ms: u64) -> Expression {
+    fn remember(self, update: Update, pick: Pick) -> Expression {
         let timeout_ms = match update {
-            Update::Renew => Some(timeout_ms),
-            // The kernel wants data for a map, whatever is done with it.
+            Update::Renew => Some(u64::from(pick.affinity_s) * 1000),
             Update::Remove => None,
         };
-        let (key, data) = (Register(self.value()), Some(Register(1)));
-        Expression::Update { set: AFFINITY.into(), update, key, data, timeout_ms }
+        // The kernel wants data for a map, whatever is done with it.
+        let data = Some(Register(0));
+        Expression::Update { set: AFFINITY.into(), update, key: self.service(), data, timeout_ms }
     }
 
     /// Sends a client to its last endpoint, if that is still in the view.
-    fn stay(self, place: Place, pick: Pick, timeout_ms: u64) -> Rule {
-        let mut rule = self.client(place, pick);
-        rule.push(lookup(AFFINITY, Register(self.value()), Found::Data(Register(1))));
+    fn stay(self, place: Place, pick: Pick) -> Rule {
+        let mut rule = self.client(place);
+        rule.push(self.ip_address(12, 8, 1));
+        rule.push(lookup(AFFINITY, self.service(), Found::Data(Register(0))));
+        // The client may have found its endpoint in the other view.
+        rule.push(self.view(pick, Register(0)));
         rule.push(lookup(MEMBERS, Register(0), Found::Nothing));
-        rule.push(self.remember(Update::Renew, timeout_ms));
+        rule.push(self.remember(Update::Renew, pick));
         rule.extend(self.translate(pick));
         rule
     }
 
-    fn choose_and_remember(self, place: Place, pick: Pick, timeout_ms: u64) -> Rule {
-        let mut rule = self.client(place, pick);
-        rule.push(Expression::Random { below: pick.among.into(), to: Register(1) });
-        rule.push(lookup(ENDPOINTS, Register(0), Found::Data(Register(1))));
-        // Renewing keeps the endpoint of an element that is there.
-        rule.push(self.remember(Update::Remove, timeout_ms));
-        rule.push(self.remember(Update::Renew, timeout_ms));
+    fn choose_and_remember(self, place: Place, pick: Pick) -> Rule {
+        let mut rule = self.client(place);
+        rule.push(self.view(pick, Register(13)));
+        rule.push(Expression::Random { below: pick.among, to: Register(14) });
+        // For `nft`, as above: the endpoint's address is as long, and its view is the same.
+        rule.push(self.ip_address(12, 8, 1));
+        rule.push(lookup(ENDPOINTS, Register(13), Found::Data(Register(0))));
+        rule.push(self.view(pick, Register(0)));
+        // Renewing would keep the endpoint of an element that is there.
+        rule.push(self.remember(Update::Remove, pick));
+        rule.push(self.remember(Update::Renew, pick));
         rule.extend(self.translate(pick));
         rule
     }
@@ -408,21 +426,6 @@ fn lookup(set: &'static str, key: Register, found: Found) -> Expression {
 fn and_xor(from: Register, to: Register, mask: u32, xor: u32) -> Expression {
     let (mask, xor) = (mask.to_ne_bytes().to_vec(), xor.to_ne_bytes().to_vec());
     Expression::Bitwise { from, to, mask, xor }
-}
-
-fn copy(from: Register, to: Register) -> Expression {
-    and_xor(from, to, u32::MAX, 0)
-}
-
-/// Puts the number of a view into register 0, from that of the service port.
-fn view(service: Register, pick: Pick) -> Expression {
-    number(service, Register(0), u32::from(pick.is_local))
-}
-
-/// The number of a service port, which is even, with this last bit. `nft` 1.0.6 cannot show a key
-/// that begins with what was found in a map: it ends with a failed assertion.
-fn number(from: Register, to: Register, last_bit: u32) -> Expression {
-    and_xor(from, to, !1, last_bit)
 }
 
 fn compare(by: Comparison, with: u32) -> Expression {

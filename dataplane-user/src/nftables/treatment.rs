@@ -17,20 +17,13 @@ pub enum Treatment {
 /// How an endpoint is picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pick {
-    /// Among how many; at least one.
-    pub among: u16,
+    /// Among how many; at least one and at most [`AMONG_MAX`].
+    pub among: u32,
     /// Whether they are those of the local view.
     pub is_local: bool,
     /// Whether the source is replaced.
     pub masquerades: bool,
-}
-
-/// What maps hold: a treatment, beside the seconds of session affinity of the service port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Plan {
-    /// What is done.
-    pub treatment: Treatment,
-    /// Seconds for which a client stays with its endpoint; 0 for none, and where nothing is picked.
+    /// Seconds for which a client stays with its endpoint; 0 for none.
     pub affinity_s: u32,
 }
 
@@ -43,52 +36,56 @@ pub enum Place {
     Node,
 }
 
-impl Treatment {
-    const REFUSE: u32 = 1 << 18;
-    const DROP: u32 = 1 << 19;
-    const LOCAL: u32 = 1 << 16;
-    const MASQUERADE: u32 = 1 << 17;
+/// How many endpoints one view of a service port can have.
+pub const AMONG_MAX: u32 = (1 << 13) - 1;
+/// More than the day that Kubernetes allows.
+const AFFINITY_MAX_S: u32 = (1 << 17) - 1;
 
+const LOCAL: u32 = 1 << 13;
+const MASQUERADE: u32 = 1 << 14;
+const AFFINITY_SHIFT: u32 = 15;
+/// Without endpoints the other bits mean something else.
+const REFUSES: u32 = LOCAL;
+const DROPS: u32 = MASQUERADE;
+
+impl Treatment {
     /// The number that maps hold. No two treatments have the same.
     pub const fn code(self) -> u32 {
         match self {
-            Self::Refuse => Self::REFUSE,
-            Self::Drop => Self::DROP,
-            Self::Pick(Pick { among, is_local, masquerades }) => {
-                let local = if is_local { Self::LOCAL } else { 0 };
-                let masquerade = if masquerades { Self::MASQUERADE } else { 0 };
-                among as u32 | local | masquerade
+            Self::Refuse => REFUSES,
+            Self::Drop => DROPS,
+            Self::Pick(Pick { among, is_local, masquerades, affinity_s }) => {
+                let local = if is_local { LOCAL } else { 0 };
+                let masquerade = if masquerades { MASQUERADE } else { 0 };
+                let affinity =
+                    if affinity_s > AFFINITY_MAX_S { AFFINITY_MAX_S } else { affinity_s };
+                among & AMONG_MAX | local | masquerade | affinity << AFFINITY_SHIFT
             }
         }
     }
 
     /// The treatment of a number.
     pub const fn of(code: u32) -> Option<Self> {
+        let among = code & AMONG_MAX;
         match code {
-            Self::REFUSE => Some(Self::Refuse),
-            Self::DROP => Some(Self::Drop),
-            _ => {
-                #[expect(clippy::cast_possible_truncation, reason = "the rest are other bits")]
-                let among = code as u16;
-                if among == 0 || code >= Self::REFUSE {
-                    return None;
-                }
-                let is_local = code & Self::LOCAL != 0;
-                let masquerades = code & Self::MASQUERADE != 0;
-                Some(Self::Pick(Pick { among, is_local, masquerades }))
-            }
+            REFUSES => Some(Self::Refuse),
+            DROPS => Some(Self::Drop),
+            _ if among == 0 => None,
+            _ => Some(Self::Pick(Pick {
+                among,
+                is_local: code & LOCAL != 0,
+                masquerades: code & MASQUERADE != 0,
+                affinity_s: code >> AFFINITY_SHIFT,
+            })),
         }
     }
-}
 
-impl Plan {
     /// The chain that does it.
     pub fn chain(self, place: Place) -> Name {
-        let Treatment::Pick(pick) = self.treatment else {
-            return match self.treatment {
-                Treatment::Refuse => REFUSE.into(),
-                Treatment::Drop | Treatment::Pick(_) => NO_LOCAL_ENDPOINT.into(),
-            };
+        let pick = match self {
+            Self::Refuse => return REFUSE.into(),
+            Self::Drop => return NO_LOCAL_ENDPOINT.into(),
+            Self::Pick(pick) => pick,
         };
         let node = match place {
             Place::Address => "",
@@ -97,7 +94,7 @@ impl Plan {
         let local = if pick.is_local { "-local" } else { "" };
         let masquerade = if pick.masquerades { "-masquerade" } else { "" };
         let among = pick.among;
-        match self.affinity_s {
+        match pick.affinity_s {
             0 => format!("{node}pick-{among}{local}{masquerade}").into(),
             seconds => format!("{node}pick-{among}{local}{masquerade}-stay-{seconds}s").into(),
         }
@@ -118,17 +115,20 @@ mod tests {
     #[test]
     fn every_treatment_has_a_number_of_its_own() {
         let mut all = vec![Treatment::Refuse, Treatment::Drop];
-        for among in [1, 2, 300, u16::MAX] {
-            for (is_local, masquerades) in
-                [(false, false), (false, true), (true, false), (true, true)]
-            {
-                all.push(Treatment::Pick(Pick { among, is_local, masquerades }));
+        for among in [1, 2, 300, AMONG_MAX] {
+            for affinity_s in [0, 1, 86_400] {
+                for (is_local, masquerades) in
+                    [(false, false), (false, true), (true, false), (true, true)]
+                {
+                    let pick = Pick { among, is_local, masquerades, affinity_s };
+                    all.push(Treatment::Pick(pick));
+                }
             }
         }
         for treatment in &all {
             assert_eq!(Treatment::of(treatment.code()), Some(*treatment));
         }
-        for code in [0, 1 << 16, 1 << 20, (1 << 18) | 1] {
+        for code in [0, LOCAL | MASQUERADE, 1 << 20] {
             assert_eq!(Treatment::of(code), None);
         }
     }

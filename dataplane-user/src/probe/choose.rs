@@ -47,7 +47,15 @@ pub fn choose(probes: &Probes) -> Choice {
 pub fn lacks(probes: &Probes, mode: Mode) -> Vec<String> {
     let groups = Feature::needed(mode).iter();
     let lacking = groups.filter(|group| !group.iter().any(|feature| probes.has(*feature)));
-    lacking.map(|group| words(probes, group)).collect()
+    let (tried, untried): (Vec<_>, Vec<_>) =
+        lacking.partition(|group| group.iter().any(|feature| is_missing(probes, *feature)));
+    // What was not tried was not, because of something else that is missing: that says enough.
+    let named = if tried.is_empty() { untried } else { tried };
+    named.into_iter().map(|group| words(probes, group)).collect()
+}
+
+fn is_missing(probes: &Probes, feature: Feature) -> bool {
+    matches!(probes.answer(feature), Some(Answer::Missing(_)))
 }
 
 fn words(probes: &Probes, group: &[Feature]) -> String {
@@ -64,10 +72,6 @@ fn why_not(mode: Mode, picked: Option<Mode>, lacks: &[String]) -> String {
     match (lacks, picked) {
         ([], Some(picked)) => format!("{mode} could run too, and comes after {picked}"),
         ([], None) => format!("{mode} could run"),
-        // Without root nothing else was tried, and naming it all helps nobody.
-        ([first, ..], _) if first.starts_with(Feature::Root.name()) => {
-            format!("{mode} lacks {first}")
-        }
         (lacks, _) => format!("{mode} lacks {}", lacks.join(", ")),
     }
 }

@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::{Simulated, every_backend, node};
 use crate::{
     backend::{Mode, Node},
+    limits,
     model::{
         Cidr, NodeIdentity, Outcome, Packet, Scope, ServiceTable, route,
         tests::generate::{self, Step, World, packets, step},
@@ -141,9 +142,9 @@ proptest! {
     }
 }
 
-/// The property says nothing about packets that a backend declares impossible: those are few.
+/// The property says nothing about packets that a backend declares impossible.
 #[test]
-fn no_backend_declares_more_impossible_than_its_limits_say() {
+fn what_a_backend_declares_impossible_is_one_of_its_limits() {
     for program in every_backend() {
         for packet in packets() {
             let is_loopback = packet.destination.is_loopback() && packet.scope == Scope::Host;
@@ -154,6 +155,10 @@ fn no_backend_declares_more_impossible_than_its_limits_say() {
             };
             let said = program.cannot(&packet);
             assert!(said.is_none() || may, "{}: {packet:?}: {said:?}", program.mode());
+            if let Some(feature) = program.cannot(&packet) {
+                let why = limits::why(program.mode(), feature);
+                assert!(why.is_some(), "{}: {packet:?}: {feature}", program.mode());
+            }
         }
     }
 }

@@ -9,11 +9,13 @@
 mod agree;
 mod demo;
 mod deploy;
+mod doctor;
 mod ebpf;
 mod faults;
 mod lab;
 mod sctp;
 mod support;
+mod switch;
 mod tools;
 mod traffic;
 mod verifier;

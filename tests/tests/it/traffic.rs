@@ -6,6 +6,7 @@ mod affinity;
 mod change;
 pub(crate) mod cluster_ip;
 mod dual_stack;
+mod foreign;
 mod health_check;
 mod host_port;
 pub(crate) mod icmp;

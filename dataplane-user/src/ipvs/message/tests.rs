@@ -102,7 +102,7 @@ fn what_others_made_is_not_taken_for_ours() {
 }
 
 #[test]
-fn connections_of_a_destination_are_counted_together() {
+fn a_destination_has_its_connections_but_not_those_who_may_come_back() {
     let told = [
         by_hand(1, &[10, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         by_hand(2, &[0x1f, 0x90]),
@@ -113,7 +113,7 @@ fn connections_of_a_destination_are_counted_together() {
         by_hand(9, &5u32.to_ne_bytes()),
     ];
     let bytes = by_hand(2 | NESTED, &told.concat());
-    let wanted = SeenDestination { weight: 0, connections: 12 };
+    let wanted = SeenDestination { weight: 0, connections: 7 };
     let to = "10.1.0.5:8080".parse().unwrap();
     assert_eq!(read_destination(&bytes, Family::V4), Some((to, wanted)));
 }

@@ -11,7 +11,7 @@ use crate::{
         layout::Layout,
         object::Table,
         socket::Netfilter,
-        treatment::{Pick, Place, Plan, Treatment},
+        treatment::{Pick, Place, Treatment},
     },
 };
 
@@ -51,10 +51,8 @@ fn the_kernel_takes_every_chain_and_gives_it_back() {
             for place in [Place::Address, Place::Node] {
                 for (is_local, masquerades) in [(false, true), (true, false)] {
                     for affinity_s in [0, 90] {
-                        let pick = Pick { among: 3, is_local, masquerades };
-                        let treatment = Treatment::Pick(pick);
-                        let plan = Plan { treatment, affinity_s };
-                        chains.push(layout.pick(place, plan).unwrap());
+                        let pick = Pick { among: 3, is_local, masquerades, affinity_s };
+                        chains.push(layout.pick(place, Treatment::Pick(pick)).unwrap());
                         batch.add_chain_with_rules(&table, chains.last().unwrap());
                     }
                 }

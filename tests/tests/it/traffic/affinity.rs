@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, thread, time::Duration};
 
+use dataplane_user::limits::AFFINITY_OF_FRONTENDS;
 use hashplane_tests::{
     Place, Service,
     agent::protocol::Transport,
@@ -9,7 +10,7 @@ use hashplane_tests::{
     manifests::Endpoint,
 };
 
-use crate::support::{World, ask, combinations, each, skipped};
+use crate::support::{World, ask, combinations, each, limited, skipped};
 
 const NODE_PORT: u16 = 30_080;
 /// Clients stay by service port: so many ports are so many choices of one client. That all of them
@@ -82,7 +83,7 @@ fn a_client_stays_with_its_endpoint_and_ports_choose_for_themselves() {
 
 #[test]
 fn a_client_has_one_endpoint_however_it_comes_to_a_service_port() {
-    if skipped() {
+    if skipped() || limited(AFFINITY_OF_FRONTENDS) {
         return;
     }
     let world = World::new();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_user::limits::{self, IPV6_LOOPBACK};
+use dataplane_user::limits::{self, LOOPBACK4, LOOPBACK6};
 use hashplane_tests::{
     Daemon, Place, Service,
     agent::protocol::Transport,
@@ -253,7 +253,8 @@ fn loopback_serves_node_ports_when_a_block_contains_it() {
     let host = world.host(NodeName::A);
     each(|family, transport, what| {
         // `node_port` tells aloud where this is not served at all.
-        if family == Family::V4 || limits::why(mode(), IPV6_LOOPBACK).is_none() {
+        let feature = if family == Family::V4 { LOOPBACK4 } else { LOOPBACK6 };
+        if limits::why(mode(), feature).is_none() {
             ask_all(&host, transport, LOOPBACK.port(family, NODE_PORT), &[near, far], what);
         }
     });
