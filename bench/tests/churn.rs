@@ -12,7 +12,7 @@ fn options() -> Options {
         modes: Vec::new(),
         heap: None,
         case: Some(PathBuf::from(env!("CARGO_BIN_EXE_bench-case"))),
-        patience: Duration::from_secs(120),
+        patience: Duration::from_mins(2),
     }
 }
 

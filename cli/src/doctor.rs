@@ -1,10 +1,11 @@
 //! `hashplane doctor`: what this node can do, what runs, and what is not as it should be.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, io, process::ExitCode, time::Duration};
 
 use clap::Args;
 use dataplane_user::{
     daemon::settings::socket_path,
+    ebpf::{attach, pin::Pins},
     http::client,
     leftovers,
     probe::{self, choose},
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Prints; fails with 1 where something is not as it should be.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Instance { name, state_dir, .. } = &arguments.instance;
+    let Instance { name, state_dir, bpffs } = &arguments.instance;
     let mut failures = Vec::new();
     let running =
         match client::get_within::<Running>(PATIENCE, &socket_path(state_dir, name), "/doctor") {
@@ -36,13 +37,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             // Nobody listens.
             Err(client::Error::Socket(error)) if is_nobody(&error) => None,
             Err(error) => {
-                failures.push(dataplane_user::ebpf::attach::chain(&error));
+                failures.push(attach::chain(&error));
                 None
             }
         };
     let probes = probe::run();
-    let found = leftovers::find_kube_proxy();
-    failures.extend(found.failed.iter().map(|error| dataplane_user::ebpf::attach::chain(error)));
+    let serving = running.as_ref().and_then(|running| running.mode);
+    let mut found = leftovers::find_kube_proxy();
+    // Without a daemon what one mode has left is what serves; more than one is too much.
+    let own = leftovers::find_own(&Pins::new(bpffs, name)?, serving);
+    let modes: BTreeSet<&str> = own.leftovers.iter().map(|leftover| leftover.of.as_str()).collect();
+    if serving.is_some() || modes.len() > 1 {
+        found.leftovers.extend(own.leftovers);
+    }
+    found.failed.extend(own.failed);
+    failures.extend(found.failed.iter().map(|error| attach::chain(error)));
     let doctor = Doctor {
         instance: name.clone(),
         running,

@@ -26,7 +26,7 @@ pub(crate) struct Instance {
     pub(crate) name: String,
     /// The BPF file system
     #[arg(long, env = "HASHPLANE_BPFFS", default_value = BPFFS)]
-    bpffs: PathBuf,
+    pub(crate) bpffs: PathBuf,
     /// Directory of the daemon's lock and socket
     #[arg(long, env = "HASHPLANE_STATE_DIR", default_value = STATE_DIR)]
     pub(crate) state_dir: PathBuf,

@@ -2,6 +2,7 @@
 //!
 //! Chains, tables and devices of others are never touched. Nor are the kubelet's own chains.
 
+mod own;
 mod rules;
 mod servers;
 mod tables;
@@ -9,7 +10,7 @@ mod xtables;
 
 use std::fmt;
 
-use crate::{netlink, probe::tools};
+use crate::{backend::Mode, ebpf::pin::Pins, netlink, probe::tools};
 
 /// Something that is left, in words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -30,10 +31,8 @@ impl fmt::Display for Leftover {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Rules of iptables.
-    #[error("cannot {what} the rules of {family} ({variant})")]
+    #[error("cannot look after the rules of {family} ({variant})")]
     Rules {
-        /// `read` or `remove`.
-        what: &'static str,
         /// `iptables` or `ip6tables`.
         family: &'static str,
         /// `nf_tables` or `legacy`.
@@ -84,6 +83,14 @@ pub fn find_kube_proxy() -> Outcome {
 /// Removes everything of kube-proxy's modes from this node. Twice is once.
 pub fn remove_kube_proxy() -> Outcome {
     kube_proxy(Act::Remove)
+}
+
+/// Everything on this node of the instance's modes but the one that serves. It is only found: each
+/// backend removes its own.
+pub fn find_own(pins: &Pins, serving: Option<Mode>) -> Outcome {
+    let mut outcome = Outcome::default();
+    own::find(pins, serving, &mut outcome);
+    outcome
 }
 
 fn kube_proxy(act: Act) -> Outcome {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     backend::{Limit, Mode},
-    ebpf, iptables, ipvs,
+    ebpf, iptables, ipvs, nftables,
 };
 
 /// Node ports on the IPv4 loopback address.
@@ -20,7 +20,7 @@ pub fn of(mode: Mode) -> &'static [Limit] {
         Mode::Ebpf => ebpf::LIMITS,
         Mode::Iptables => iptables::LIMITS,
         Mode::Ipvs => ipvs::LIMITS,
-        Mode::Nftables => &[],
+        Mode::Nftables => nftables::LIMITS,
     }
 }
 

@@ -34,6 +34,7 @@ pub fn every_backend() -> Vec<Box<dyn Simulated>> {
     vec![
         Box::new(Ebpf::new()),
         Box::new(crate::ipvs::Program::new()),
+        Box::new(crate::nftables::Program::default()),
         Box::new(crate::iptables::Program::default()),
     ]
 }

@@ -20,11 +20,11 @@ use super::{
 /// From objects to rules, each time in a fresh namespace; fewer where that takes long.
 const COLD_SAMPLES_MAX: usize = 11;
 /// No further sample begins after this.
-const COLD_BUDGET: Duration = Duration::from_secs(60);
+const COLD_BUDGET: Duration = Duration::from_mins(1);
 /// Changes of one endpoint, spread over all services; fewer where they take long.
 const CHANGE_SAMPLES_MAX: u32 = 500;
 /// No further change begins after this.
-const CHANGE_BUDGET: Duration = Duration::from_secs(60);
+const CHANGE_BUDGET: Duration = Duration::from_mins(1);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub fn run(case: Case) -> anyhow::Result<Samples> {
             samples.cold_ms.len() + 1 == COLD_SAMPLES_MAX || begun.elapsed() > COLD_BUDGET;
         // A namespace ends with its thread.
         let one = thread::scope(|scope| scope.spawn(|| one(case, is_last)).join());
-        let one = one.map_err(|_| anyhow!("the thread of a sample panicked"))??;
+        let one = one.map_err(|_payload| anyhow!("the thread of a sample panicked"))??;
         samples.cold_ms.push(one.parts.iter().sum());
         parts.push(one.parts);
         samples.kernel_bytes = one.kernel_bytes;

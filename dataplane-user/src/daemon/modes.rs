@@ -6,6 +6,7 @@ use crate::{
     conntrack::Tended,
     iptables::Iptables,
     ipvs::Ipvs,
+    nftables::Nftables,
     probe,
 };
 
@@ -48,6 +49,7 @@ pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
     match mode {
         Mode::Iptables => Some(Box::new(Tended::new(Iptables::new(instance, None)))),
         Mode::Ipvs => Some(Box::new(Tended::new(Ipvs::new(instance)))),
-        Mode::Ebpf | Mode::Nftables => None,
+        Mode::Nftables => Some(Box::new(Tended::new(Nftables::new(instance)))),
+        Mode::Ebpf => None,
     }
 }

@@ -18,14 +18,8 @@ const ACK: u16 = 0x4;
 
 pub(super) fn kube_proxy(act: Act, outcome: &mut Outcome) {
     let failed = |what| move |source| Error::Tables { what, source };
-    let found = Socket::open(libc::NETLINK_NETFILTER).and_then(|mut socket| {
-        let found = names(&mut socket)?;
-        Ok((socket, found))
-    });
-    let (mut socket, found) = match found {
+    let found = match all() {
         Ok(found) => found,
-        // Where there is no nf_tables there are no tables.
-        Err(error) if is_absent(&error) => return,
         Err(error) => return outcome.failed.push(failed("list")(error)),
     };
     for (number, name) in FAMILIES {
@@ -33,7 +27,7 @@ pub(super) fn kube_proxy(act: Act, outcome: &mut Outcome) {
             continue;
         }
         if act == Act::Remove
-            && let Err(error) = delete(&mut socket, number)
+            && let Err(error) = delete(number)
         {
             outcome.failed.push(failed("delete")(error));
             continue;
@@ -43,10 +37,17 @@ pub(super) fn kube_proxy(act: Act, outcome: &mut Outcome) {
     }
 }
 
-/// Family and name of every table, whoever has made it.
-pub(super) fn names(socket: &mut Socket) -> Result<Vec<(u8, String)>, netlink::Error> {
+/// Family and name of every table, whoever has made it. Where there is no `nf_tables` there are none.
+pub(super) fn all() -> Result<Vec<(u8, String)>, netlink::Error> {
+    match names() {
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+fn names() -> Result<Vec<(u8, String)>, netlink::Error> {
     let ask = message(subsystem::NFTABLES, GET_TABLE, family::UNSPEC, 0, Attributes::new());
-    let tables = socket.dump("list nftables tables", &ask)?;
+    let tables = Socket::open(libc::NETLINK_NETFILTER)?.dump("list nftables tables", &ask)?;
     let name = |table: &netlink::Received| {
         let (family, body) = parse(table, subsystem::NFTABLES, NEW_TABLE)?;
         let name = attributes(body).find(|attribute| attribute.kind == TABLE_NAME)?;
@@ -55,10 +56,11 @@ pub(super) fn names(socket: &mut Socket) -> Result<Vec<(u8, String)>, netlink::E
     Ok(tables.iter().filter_map(name).collect())
 }
 
-fn delete(socket: &mut Socket, family: u8) -> Result<(), netlink::Error> {
+fn delete(family: u8) -> Result<(), netlink::Error> {
     let mut attributes = Attributes::new();
     attributes.text(TABLE_NAME, NAME);
     let delete: Message = message(subsystem::NFTABLES, DELETE_TABLE, family, ACK, attributes);
+    let mut socket = Socket::open(libc::NETLINK_NETFILTER)?;
     socket.transact("delete a table", batch(subsystem::NFTABLES, vec![delete]), 1)
 }
 

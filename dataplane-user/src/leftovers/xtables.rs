@@ -12,6 +12,21 @@ use crate::probe::tools::{self, Tools, Variant};
 const LOCK_WAIT_S: &str = "10";
 
 pub(super) fn kube_proxy(act: Act, outcome: &mut Outcome) {
+    each(outcome, "kube-proxy", |saved, tools| {
+        let removal = removal(saved, is_kube_proxys);
+        if act == Act::Remove && !removal.script.is_empty() {
+            restore(tools, &removal.script)?;
+        }
+        Ok(removal.chains)
+    });
+}
+
+/// Looks at the rules of every family and variant; `look` says which chains are whose.
+pub(super) fn each(
+    outcome: &mut Outcome,
+    of: &str,
+    look: impl Fn(&str, &Tools) -> Result<Vec<String>, tools::Error>,
+) {
     for variant in Variant::ALL {
         for family in ["iptables", "ip6tables"] {
             // Without the programs nobody can have made rules with them.
@@ -19,19 +34,13 @@ pub(super) fn kube_proxy(act: Act, outcome: &mut Outcome) {
             if variant == Variant::Legacy && !has_legacy_tables(family) {
                 continue;
             }
-            let failed =
-                |what| move |source| Error::Rules { what, family, variant: variant.name(), source };
-            let result = tools::run(&tools.save, &[], "", None).map_err(failed("read"));
-            let result = result.and_then(|saved| {
-                let removal = removal(&saved, is_kube_proxys);
-                if act == Act::Remove && !removal.script.is_empty() {
-                    restore(&tools, &removal.script).map_err(failed("remove"))?;
+            let saved = tools::run(&tools.save, &[], "", None);
+            match saved.and_then(|saved| look(&saved, &tools)) {
+                Ok(chains) => outcome.leftovers.extend(summary(of, family, variant, &chains)),
+                Err(source) => {
+                    let variant = variant.name();
+                    outcome.failed.push(Error::Rules { family, variant, source });
                 }
-                Ok(removal.chains)
-            });
-            match result {
-                Ok(chains) => outcome.leftovers.extend(summary(family, variant, &chains)),
-                Err(error) => outcome.failed.push(error),
             }
         }
     }
@@ -50,7 +59,7 @@ fn has_legacy_tables(family: &str) -> bool {
 }
 
 /// One line per table: there may be tens of thousands of chains.
-fn summary(family: &str, variant: Variant, chains: &[String]) -> Vec<Leftover> {
+fn summary(of: &str, family: &str, variant: Variant, chains: &[String]) -> Vec<Leftover> {
     let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (table, chain) in chains.iter().filter_map(|chain| chain.split_once(' ')) {
         tables.entry(table).or_default().push(chain);
@@ -62,7 +71,7 @@ fn summary(family: &str, variant: Variant, chains: &[String]) -> Vec<Leftover> {
             count => format!("{count} chains, such as {first}"),
         };
         let what = format!("{chains}, in table {table} of {family} ({})", variant.name());
-        Leftover { of: "kube-proxy".to_owned(), what }
+        Leftover { of: of.to_owned(), what }
     };
     tables.into_iter().map(line).collect()
 }

@@ -104,6 +104,7 @@ impl NftablesError {
 pub struct Netfilter {
     socket: Socket,
     sequence: u32,
+    transactions: u32,
 }
 
 impl std::fmt::Debug for Netfilter {
@@ -127,7 +128,12 @@ impl Netfilter {
             let _unprivileged = setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &(8 << 20));
             Ok(socket)
         };
-        Ok(Self { socket: open().map_err(NftablesError::Open)?, sequence: 0 })
+        Ok(Self { socket: open().map_err(NftablesError::Open)?, sequence: 0, transactions: 0 })
+    }
+
+    /// How many transactions it has done.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
     }
 
     /// Does everything in `batch` at once, or nothing. Where the kernel does not take so many bytes
@@ -183,7 +189,9 @@ impl Netfilter {
         self.drain();
         let len = bytes.len();
         self.socket.send(&bytes, 0).map_err(|source| NftablesError::Send { len, source })?;
-        self.confirm(batch)
+        self.confirm(batch)?;
+        self.transactions = self.transactions.wrapping_add(1);
+        Ok(())
     }
 
     /// Throws away what is left of earlier conversations.

@@ -69,7 +69,7 @@ features! {
     /// Our own programs, in front of this kernel's verifier.
     Verified = "our programs pass the verifier",
         "ebpf runs on this kernel", "no ebpf on this kernel";
-    /// nf_tables over netlink, tables of both families.
+    /// `nf_tables` over netlink, tables of both families.
     NfTables = "nf_tables",
         "nftables can hold services", "no nftables, and no ipvs, which needs it for masquerade";
     /// Maps whose keys are several fields, looked up from registers.
@@ -106,7 +106,7 @@ features! {
     /// Dummy devices.
     Dummy = "dummy device",
         "ipvs has a device for service addresses", "no ipvs";
-    /// `iptables-restore` on nf_tables, tables nat and filter, both families.
+    /// `iptables-restore` on `nf_tables`, tables nat and filter, both families.
     IptablesNft = "iptables (nf_tables)",
         "iptables can hold services", "iptables needs its legacy variant";
     /// `iptables-restore` on the old interface.

@@ -77,7 +77,7 @@ pub(super) fn run(probes: &mut Probes) {
         (Feature::NftReject, FORWARD, None, &[reject]),
     ];
     for (feature, seat, set, rule) in tries {
-        probes.set(feature, transaction(&mut socket, Some(seat), set, rule).into());
+        probes.set(feature, transaction(&mut socket, Some(&seat), set, rule).into());
     }
 }
 
@@ -101,7 +101,7 @@ fn untried(probes: &mut Probes, why: &str) {
 /// Table, chain, set and rule at once, in both families. What was there before stays.
 fn transaction(
     socket: &mut Socket,
-    seat: Option<Seat>,
+    seat: Option<&Seat>,
     set: Option<Set>,
     rule: &[Expression],
 ) -> Result<(), Error> {
@@ -112,7 +112,7 @@ fn transaction(
         if let Some(set) = set {
             messages.push(new(NEW_SET, family, 0, |a| write_set(a, set)));
         }
-        if let Some(seat) = &seat {
+        if let Some(seat) = seat {
             messages.push(new(NEW_CHAIN, family, 0, |a| write_chain(a, seat)));
             messages.push(new(NEW_RULE, family, APPEND, |a| write_rule(a, family, rule)));
         }

@@ -8,14 +8,14 @@ use std::{
 };
 
 /// A program takes milliseconds for a few rules and seconds for a hundred thousand.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at whether it has ended.
 const STEP: Duration = Duration::from_millis(1);
 
 /// An implementation behind the same commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
-    /// On nf_tables.
+    /// On `nf_tables`.
     Nft,
     /// On the interface that came before.
     Legacy,

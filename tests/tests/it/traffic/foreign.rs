@@ -24,12 +24,12 @@ table inet foreign {
     chain output { type filter hook output priority -100; meta mark and 0x10000 == 0x10000 accept; }
 }
 table ip foreign_nat {
-    chain dnat { type nat hook prerouting priority -100; tcp dport 4444 dnat to 192.0.2.7; }
-    chain snat { type nat hook postrouting priority 100; ip daddr 192.0.2.0/24 masquerade; }
+    chain arriving { type nat hook prerouting priority -100; tcp dport 4444 dnat to 192.0.2.7; }
+    chain leaving { type nat hook postrouting priority 100; ip daddr 192.0.2.0/24 masquerade; }
 }
 table ip6 foreign_nat {
     map ends { type inet_service : ipv6_addr; elements = { 4444 : 2001:db8::7 } }
-    chain dnat { type nat hook prerouting priority -100; dnat to tcp dport map @ends; }
+    chain arriving { type nat hook prerouting priority -100; dnat to tcp dport map @ends; }
 }
 ";
 
