@@ -1,6 +1,10 @@
 //! The kernel's connection tracking table: what of it is ours, what has to leave it, what moves to another backend.
 
 pub mod entry;
+
+pub mod convert;
+pub mod guard;
+pub mod moving;
 pub mod stale;
 pub mod table;
 pub mod tended;

@@ -62,4 +62,5 @@ pub const LIMITS: &[Limit] = &[
 ];
 
 pub use compile::{CapacityError, Desired};
+pub(crate) use half::{address, octets};
 pub use program::{Limits, Program};

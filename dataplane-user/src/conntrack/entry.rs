@@ -48,8 +48,12 @@ pub mod status {
 
 /// States of TCP as connection tracking has them.
 pub mod tcp {
+    /// The second packet of a connection was seen.
+    pub const SYN_RECEIVED: u8 = 2;
     /// Both ends have agreed.
     pub const ESTABLISHED: u8 = 3;
+    /// One end has said its last, and the other one knows.
+    pub const CLOSE_WAIT: u8 = 5;
     /// The last one in which packets are still expected: the last acknowledgement.
     pub const LAST_ACK: u8 = 6;
 }
@@ -136,22 +140,20 @@ impl Entry {
         write_tuple(&mut all, attribute::REPLY, self.original.reversed(), self.protocol);
         all.be32(attribute::STATUS, self.status | status::CONFIRMED);
         all.be32(attribute::TIMEOUT, self.timeout_s).be32(attribute::MARK, self.mark);
-        if let Some(state) = self.tcp_state {
-            all.nested(attribute::PROTOINFO, |info| {
-                info.nested(attribute::PROTOINFO_TCP, |tcp| {
-                    tcp.u8(attribute::TCP_STATE, state);
-                    for direction in attribute::TCP_FLAGS {
-                        tcp.bytes(direction, &[TCP_BE_LIBERAL, TCP_BE_LIBERAL]);
-                    }
-                });
-            });
+        write_tcp(&mut all, self.tcp_state);
+        // Both ends are said, also one that stays: the kernel would choose another source port
+        // where this one seems taken, and nobody would hear of it.
+        if self.masquerade().is_some() || self.endpoint().is_some() {
+            write_nat(&mut all, attribute::NAT_SOURCE, self.reply.destination);
+            write_nat(&mut all, attribute::NAT_DESTINATION, self.reply.source);
         }
-        if let Some(to) = self.masquerade() {
-            write_nat(&mut all, attribute::NAT_SOURCE, to);
-        }
-        if let Some(to) = self.endpoint() {
-            write_nat(&mut all, attribute::NAT_DESTINATION, to);
-        }
+        all
+    }
+
+    /// What makes this entry one whose sequence numbers are not checked.
+    pub(super) fn loosen(&self) -> Attributes {
+        let mut all = self.name();
+        write_tcp(&mut all, self.tcp_state);
         all
     }
 }
@@ -206,6 +208,18 @@ fn write_tuple(to: &mut Attributes, kind: u16, tuple: Tuple, protocol: u8) {
             proto.u8(attribute::PROTO_NUMBER, protocol);
             proto.be16(attribute::PORTS[0], tuple.source.port());
             proto.be16(attribute::PORTS[1], tuple.destination.port());
+        });
+    });
+}
+
+fn write_tcp(to: &mut Attributes, state: Option<u8>) {
+    let Some(state) = state else { return };
+    to.nested(attribute::PROTOINFO, |info| {
+        info.nested(attribute::PROTOINFO_TCP, |tcp| {
+            tcp.u8(attribute::TCP_STATE, state);
+            for direction in attribute::TCP_FLAGS {
+                tcp.bytes(direction, &[TCP_BE_LIBERAL, TCP_BE_LIBERAL]);
+            }
         });
     });
 }

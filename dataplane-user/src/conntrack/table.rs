@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-use super::entry::Entry;
+use super::entry::{Entry, Tuple};
 
 const NEW: u8 = 0;
 const GET: u8 = 1;
@@ -19,7 +19,7 @@ const CREATE: u16 = 0x400 | 0x200;
 /// The table.
 #[derive(Debug)]
 pub struct Table {
-    socket: Socket,
+    pub(super) socket: Socket,
 }
 
 impl Table {
@@ -47,6 +47,20 @@ impl Table {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Forgets an entry of which these are the packets of either direction; whether there was one.
+    pub fn forget(&mut self, packets: Tuple, protocol: u8) -> Result<bool, Error> {
+        let (original, reply) = (packets, packets.reversed());
+        let (status, timeout_s, tcp_state, mark) = (0, 0, None, 0);
+        self.delete(&Entry { protocol, original, reply, status, timeout_s, tcp_state, mark })
+    }
+
+    /// Sequence numbers of an entry of TCP are no longer checked: from now on it sees the packets of
+    /// one direction only.
+    pub fn loosen(&mut self, entry: &Entry) -> Result<(), Error> {
+        let request = message(NEW, family_of(entry), 0, entry.loosen());
+        self.socket.request("follow one direction of a tracked connection", request)
     }
 
     /// Makes an entry, with the replacements of addresses by which its directions differ; whether it
@@ -77,4 +91,4 @@ fn family_of(entry: &Entry) -> u8 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,7 +13,7 @@ use crate::conntrack::entry::{Tuple, status, tcp};
 
 /// Runs in a namespace with a loopback device and chains of type nat, so that connections are tracked
 /// and translated; not where that takes rights or tools that are not there.
-fn alone(test: fn()) {
+pub(crate) fn alone(test: fn()) {
     let ran = std::thread::spawn(move || {
         if unshare(CloneFlags::CLONE_NEWNET).is_err() {
             eprintln!("SKIP: no right to make a network namespace");
