@@ -5,6 +5,7 @@
 
 mod bench;
 mod doctor;
+mod mode;
 mod options;
 mod proxy;
 mod tools;
@@ -35,11 +36,13 @@ enum Command {
     Flows(tools::Arguments),
     /// Shows what this node can do, what runs and why, and what is not as it should be.
     Doctor(doctor::Arguments),
+    /// Puts another mode in the place of the one that serves, while the node goes on.
+    Mode(mode::Arguments),
     /// Measures on this machine, in a network namespace of its own.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Removes every trace of the instance from this node.
-    Cleanup(tools::Instance),
+    Cleanup(tools::Cleanup),
 }
 
 fn main() -> ExitCode {
@@ -51,8 +54,9 @@ fn main() -> ExitCode {
         Command::Endpoints(arguments) => tools::endpoints(&arguments).map(done),
         Command::Flows(arguments) => tools::flows(&arguments).map(done),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Mode(arguments) => mode::run(&arguments).map(done),
         Command::Bench(what) => bench::run(&what).map(done),
-        Command::Cleanup(instance) => tools::cleanup(&instance).map(done),
+        Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };
     match result {
         Ok(code) => code,

@@ -10,10 +10,12 @@ use dataplane_user::{
         settings::{STATE_DIR, socket_path},
     },
     ebpf::{
+        attach::chain,
         maps::KernelMaps,
         pin::{BPFFS, INSTANCE, Pins},
     },
     http::client,
+    leftovers,
     view::{Names, ServiceName, Status, flows, read, status, table},
 };
 use serde::Serialize;
@@ -123,14 +125,45 @@ pub(crate) fn flows(arguments: &Arguments) -> anyhow::Result<()> {
     print(&rows, arguments.output, || table::flows(&rows, arguments.output == Output::Wide))
 }
 
-pub(crate) fn cleanup(instance: &Instance) -> anyhow::Result<()> {
+/// What `cleanup` removes.
+#[derive(Debug, Args)]
+pub(crate) struct Cleanup {
+    #[command(flatten)]
+    instance: Instance,
+    /// Also what kube-proxy has left in the kernel, in any of its modes
+    #[arg(long)]
+    kube_proxy: bool,
+}
+
+pub(crate) fn cleanup(arguments: &Cleanup) -> anyhow::Result<()> {
+    let instance = &arguments.instance;
     let pins = Pins::new(&instance.bpffs, &instance.name)?;
     let removed = remove_all(&pins, &instance.state_dir)?;
-    for path in &removed {
-        println!("removed {}", path.display());
+    for what in &removed {
+        println!("removed {what}");
     }
     if removed.is_empty() {
         println!("nothing of instance {} is left on this node", instance.name);
+    }
+    if arguments.kube_proxy {
+        remove_kube_proxy()?;
+    }
+    Ok(())
+}
+
+fn remove_kube_proxy() -> anyhow::Result<()> {
+    let outcome = leftovers::remove_kube_proxy();
+    for leftover in &outcome.leftovers {
+        println!("removed {leftover}");
+    }
+    for error in &outcome.failed {
+        eprintln!("hashplane: {}", chain(error));
+    }
+    if !outcome.failed.is_empty() {
+        return Err(anyhow!("kube-proxy may have left more, see above"));
+    }
+    if outcome.leftovers.is_empty() {
+        println!("nothing of kube-proxy is left on this node");
     }
     Ok(())
 }

@@ -14,15 +14,16 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path as Segment, State},
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::{
-    daemon::{Report, Shared, doctor::Examiner},
+    backend::Mode,
+    daemon::{Report, Shared, doctor::Examiner, serving::Requests},
     ebpf::pin::Pins,
 };
 
@@ -35,6 +36,8 @@ pub struct Context {
     pub pins: Pins,
     /// Compares the kernel with the table; not there before the loop runs.
     pub examiner: Arc<OnceLock<Examiner>>,
+    /// Goes from mode to mode.
+    pub modes: Requests,
 }
 
 /// A listener that cannot be opened.
@@ -62,13 +65,19 @@ pub fn router(context: Context) -> Router {
         .with_state(context)
 }
 
+/// What only those may ask who can open the daemon's own socket.
+fn own_router(context: Context) -> Router {
+    router(context.clone())
+        .merge(Router::new().route("/mode/{mode}", post(mode)).with_state(context))
+}
+
 /// Opens all listeners, then serves until the process ends.
 pub async fn serve(
     context: Context,
     addresses: [(SocketAddr, &'static str); 2],
     socket: &Path,
 ) -> Result<(), ListenError> {
-    let app = router(context);
+    let app = router(context.clone());
     let [first, second] = addresses;
     let both = if first.0 == second.0 { vec![first] } else { vec![first, second] };
     for (address, flag) in both {
@@ -81,7 +90,7 @@ pub async fn serve(
     // The lock is ours, so a socket that is there belongs to a daemon that died.
     let _gone = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(failed)?;
-    tokio::spawn(axum::serve(listener, app).into_future());
+    tokio::spawn(axum::serve(listener, own_router(context)).into_future());
     Ok(())
 }
 
@@ -130,6 +139,21 @@ async fn doctor(State(context): State<Context>) -> impl IntoResponse {
     }
 }
 
+/// Another backend in the place of the one that serves; answers once it does.
+async fn mode(State(context): State<Context>, Segment(name): Segment<String>) -> impl IntoResponse {
+    let Some(to) = Mode::parse(&name) else {
+        return (StatusCode::NOT_FOUND, format!("there is no mode {name}\n")).into_response();
+    };
+    match context.modes.ask(to).await {
+        Ok(changed) => Json(changed).into_response(),
+        Err(error) => {
+            let error = crate::ebpf::attach::chain(&error);
+            tracing::warn!(error, mode = %to, "the mode has not changed");
+            (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+        }
+    }
+}
+
 async fn services(State(context): State<Context>) -> impl IntoResponse {
     Json(context.shared.report().services)
 }
@@ -146,7 +170,12 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_leaves_is_alive_but_wants_no_traffic() {
         let pins = Pins::new(Path::new("/nowhere"), "test").unwrap();
-        let context = Context { shared: Shared::default(), pins, examiner: Arc::default() };
+        let context = Context {
+            shared: Shared::default(),
+            pins,
+            examiner: Arc::default(),
+            modes: Requests::new().0,
+        };
         let codes = async || {
             let (health, life) = (healthz(State(context.clone())), livez(State(context.clone())));
             [health.await.into_response(), life.await.into_response()]

@@ -45,7 +45,7 @@ pub fn table() -> String {
     for (feature, limits) in rows {
         let _infallible = write!(text, "| {feature} |");
         for mode in Mode::ALL {
-            let _infallible = write!(text, " {} |", limits.get(&mode).unwrap_or(&"yes"));
+            let _infallible = write!(text, " {} |", limits.get(&mode).unwrap_or(&""));
         }
         text.push('\n');
     }

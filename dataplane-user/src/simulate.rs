@@ -6,8 +6,9 @@ use dataplane_common::Reason;
 
 use crate::{
     backend::{Desired, Mode, Node},
-    ebpf,
+    ebpf, iptables, ipvs,
     model::{DropCause, NodeIdentity, Outcome, Packet, PortKey, PortState, Scope},
+    nftables,
 };
 
 /// What a kernel should hold, and what would become of packets if it did.
@@ -22,8 +23,7 @@ pub trait Simulated {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>);
     /// Where the first packet of a flow goes.
     fn simulate(&self, packet: &Packet) -> Outcome;
-    /// Which of the backend's limits keeps it from serving packets like this one: a feature of
-    /// [`crate::limits::of`].
+    /// Which of the backend's limits ([`crate::limits::of`]) keeps it from serving packets like this one.
     fn cannot(&self, _packet: &Packet) -> Option<&'static str> {
         None
     }
@@ -33,9 +33,9 @@ pub trait Simulated {
 pub fn every_backend() -> Vec<Box<dyn Simulated>> {
     vec![
         Box::new(Ebpf::new()),
-        Box::new(crate::ipvs::Program::new()),
-        Box::new(crate::nftables::Program::default()),
-        Box::new(crate::iptables::Program::default()),
+        Box::new(nftables::Program::default()),
+        Box::new(ipvs::Program::new()),
+        Box::new(iptables::Program::default()),
     ]
 }
 

@@ -58,6 +58,9 @@ impl<E> Received<E> {
     }
 }
 
+/// How often each step of a switch is tried before the last backend goes on.
+const SWITCH_TRIES: u32 = 5;
+
 /// How the loop paces itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -333,14 +336,14 @@ impl<T: Table, B: Backend> Sync<T, B> {
             return;
         }
         let now_ms = self.now_ms();
+        let node = self.node.borrow().clone();
         let mut fill = || {
-            next.observe()?;
-            next.set_node(&self.node.borrow_and_update());
+            again(|| next.observe())?;
+            next.set_node(&node);
             next.compile(&self.table);
-            next.apply(now_ms)
+            again(|| next.apply(now_ms))
         };
-        let result = fill();
-        if let Err(error) = result {
+        if let Err(error) = fill() {
             let _gone = done.send(Err((next, error)));
             return;
         }
@@ -449,6 +452,18 @@ impl<T: Table, B: Backend> Sync<T, B> {
         }
         self.status.limited = ports;
         self.publish.send_replace(self.status.clone());
+    }
+}
+
+/// Tries a few times: the kernel says no to single calls, and what is done already stays done.
+fn again<T>(mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut left = SWITCH_TRIES;
+    loop {
+        left -= 1;
+        match call() {
+            Err(_) if left > 0 => {}
+            result => return result,
+        }
     }
 }
 

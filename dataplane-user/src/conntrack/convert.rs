@@ -51,8 +51,7 @@ pub fn flow<const N: usize>(entry: &Entry, known: Known, now: u32) -> Option<Pai
     }
     // Nobody knows which end has sent its FIN. It is enough that the next one ends the flow.
     let closing = entry.tcp_state.is_some_and(|state| state > tcp::ESTABLISHED);
-    let (fin, partner) =
-        if closing { (Flow::<N>::FIN, Flow::<N>::PARTNER_FIN) } else { (0, 0) };
+    let (fin, partner) = if closing { (Flow::<N>::FIN, Flow::<N>::PARTNER_FIN) } else { (0, 0) };
     let half = |to, flags| Flow {
         to,
         endpoint: known.endpoint,

@@ -114,10 +114,8 @@ impl Moving {
                 self.moved.kept += 1;
                 continue;
             };
-            let (four, six) = (
-                convert::flow::<V4>(&entry, known, now),
-                convert::flow::<V6>(&entry, known, now),
-            );
+            let (four, six) =
+                (convert::flow::<V4>(&entry, known, now), convert::flow::<V6>(&entry, known, now));
             if four.is_none() && six.is_none() {
                 continue;
             }
@@ -128,10 +126,7 @@ impl Moving {
                 _ => self.leaving.push(entry),
             }
         }
-        self.moved = Moved {
-            moved: self.leaving.len() + halves.len(),
-            kept: self.moved.kept,
-        };
+        self.moved = Moved { moved: self.leaving.len() + halves.len(), kept: self.moved.kept };
         if self.moved.kept + halves.len() > 0 {
             guard::keep_translating(&mut self.table.socket, &self.instance)?;
         }

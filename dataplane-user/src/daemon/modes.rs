@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// What `--mode` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Wish {
     /// The best that this node can do.
     #[default]

@@ -7,7 +7,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{Settings, node::Facts, tell::Teller};
 use crate::{
-    backend::{Error as BackendError, Needs},
+    backend::Needs,
     devices::{Devices, cookie::netns_cookie, ports::ephemeral},
     ebpf::{
         attach::{self, Attacher, Attachment, Tc, Xdp},
@@ -47,6 +47,7 @@ pub struct Programs {
     pins: Pins,
     attacher: Attacher,
     teller: JoinHandle<()>,
+    told: watch::Receiver<Needs>,
 }
 
 impl Programs {
@@ -72,8 +73,9 @@ impl Programs {
         let attacher = Attacher::new(programs, pins.clone(), how);
         let mut teller = Teller::new(facts(settings)?, KernelMaps::from_pins(&pins.maps())?)?;
         teller.tell(&devices.borrow().clone())?;
+        let told = teller.told();
         let teller = tokio::spawn(teller.run(devices, needs));
-        Ok(Self { pins, attacher, teller })
+        Ok(Self { pins, attacher, teller, told })
     }
 
     /// What the loop drives.
@@ -92,13 +94,15 @@ impl Programs {
         tokio::task::block_in_place(|| self.attacher.sync(devices))
     }
 
-    /// Detaches everything and removes maps and pins.
-    pub fn remove(self) -> Result<(), BackendError> {
+    /// Waits until the configuration offers at least what is needed.
+    pub async fn told(&mut self, needs: &Needs) {
+        // Whoever tells ends only with the programs.
+        let _ended = self.told.wait_for(|told| told.or(needs) == *told).await;
+    }
+
+    /// Stops to tell the programs of the node; [`remove`] detaches them.
+    pub fn stop(self) {
         self.teller.abort();
-        let Self { pins, attacher, .. } = self;
-        drop(attacher);
-        remove(&pins)?;
-        Ok(())
     }
 }
 

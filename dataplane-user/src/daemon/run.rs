@@ -11,22 +11,27 @@ use tokio::{
 };
 
 use super::{
-    Settings, Shared, departed::destroy_sockets, doctor::Examiner, feed::Fed, lock, modes, places,
-    programs, programs::Programs, reading, settings::socket_path, sync,
+    Settings, Shared,
+    departed::destroy_sockets,
+    doctor::Examiner,
+    feed::Fed,
+    lock, places, reading,
+    serving::{self, Request, Requests, Serving, Surroundings},
+    settings::socket_path,
+    sync,
 };
 use crate::{
-    backend::{Backend, Mode, Needs},
-    devices::{self, Devices, watch::Watch},
+    backend::{Backend, Needs},
+    devices::{self, watch::Watch},
     ebpf::{
         attach,
-        maps::MapError,
         pin::{self, Pins},
     },
     http::{self, Context, ListenError, health_check},
     source,
 };
 
-/// Between two attempts to attach what failed, at first and at most.
+/// Between two attempts to attach or remove what failed, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Why the daemon does not run.
@@ -38,21 +43,12 @@ pub enum Error {
     /// The pins.
     #[error(transparent)]
     Pin(#[from] pin::Error),
-    /// The programs.
-    #[error(transparent)]
-    Programs(#[from] programs::Error),
     /// The mode.
     #[error(transparent)]
-    Mode(#[from] modes::Error),
-    /// A mode that this version does not have.
-    #[error("mode {0} is not in this version; choose another --mode")]
-    NotBuilt(Mode),
+    Serving(#[from] serving::Error),
     /// The devices.
     #[error(transparent)]
     Devices(#[from] devices::Error),
-    /// A map.
-    #[error(transparent)]
-    Map(#[from] MapError),
     /// The source of objects.
     #[error(transparent)]
     Source(#[from] source::Error),
@@ -67,8 +63,9 @@ pub struct Node {
     /// What the daemon says of itself.
     pub shared: Shared,
     watch: Watch,
-    /// Only in mode eBPF.
-    programs: Option<Programs>,
+    serving: Serving,
+    handles: sync::Handles,
+    requests: mpsc::Receiver<Request>,
     _lock: lock::Lock,
 }
 
@@ -76,70 +73,49 @@ impl Node {
     /// Takes the instance, makes the backend, serves HTTP, reads the source, attaches programs.
     pub async fn start(settings: &Settings) -> Result<Self, Error> {
         let pins = Pins::new(&settings.bpffs, &settings.instance)?;
-        let mode = modes::choose(settings.mode)?;
         let lock = lock::acquire(&settings.state_dir, &settings.instance)?;
         let watch = Watch::start(settings.selection.clone()).await?;
         let shared = Shared::default();
         let (needs, needed) = watch::channel(Needs::default());
-        let (programs, backend) = backend(mode, settings, &watch, needed)?;
+        let around =
+            Surroundings { shared: shared.clone(), devices: watch.devices(), needs: needed };
+        let (serving, backend) = Serving::start(settings, pins.clone(), around)?;
         let examiner = Arc::new(OnceLock::new());
-        let context =
-            Context { shared: shared.clone(), pins: pins.clone(), examiner: Arc::clone(&examiner) };
+        let (asks, requests) = Requests::new();
+        let context = Context {
+            shared: shared.clone(),
+            pins: pins.clone(),
+            examiner: Arc::clone(&examiner),
+            modes: asks,
+        };
         let addresses = [
             (settings.metrics_address, "--metrics-address"),
             (settings.health_address, "--health-address"),
         ];
         let socket = socket_path(&settings.state_dir, &settings.instance);
         http::serve(context, addresses, &socket).await?;
-        let mut node = Self { shared, watch, programs, _lock: lock };
-        let handles = node.serve(settings, backend).await?;
-        tokio::spawn(pass_on(handles.needs, needs));
-        examiner.get_or_init(|| Examiner::new(settings.clone(), pins, handles.snapshots));
-        node.look_after(handles.departed)?;
-        // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile.
-        let devices = node.watch.devices().borrow().clone();
-        node.attach(&devices)?;
+        let started = serve(settings, backend, &watch, &shared).await?;
+        let handles = started.handles;
+        tokio::spawn(pass_on(handles.needs.clone(), needs));
+        examiner.get_or_init(|| Examiner::new(settings.clone(), pins, handles.snapshots.clone()));
+        tokio::spawn(destroy_sockets(serving.sockets(), started.departed));
+        let mut node = Self { shared, watch, serving, handles, requests, _lock: lock };
+        // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile. Where
+        // another mode serves still, it goes on until this one is programmed.
+        if !node.serving.is_handing_over() {
+            node.serving.attach()?;
+        }
         Ok(node)
     }
 
-    /// Starts everything that goes on by itself.
-    async fn serve(
-        &self,
-        settings: &Settings,
-        backend: Box<dyn Backend>,
-    ) -> Result<sync::Handles, Error> {
-        let places = places::follow(self.watch.devices(), &settings.selection.node_ports);
-        let started = reading::start(settings, places.addresses, self.shared.clone()).await?;
-        let table = Fed::new(settings, self.shared.clone());
-        if let (Some(herald), Some(standing)) = (started.herald, table.standing()) {
-            tokio::spawn(herald.run(standing));
-        }
-        tokio::spawn(health_check::run(health_check::Inputs {
-            checks: table.health_checks(),
-            addresses: places.health,
-            shared: self.shared.clone(),
-        }));
-        let (events, shared) = (started.events, self.shared.clone());
-        Ok(sync::spawn(table, backend, places.node, events, shared))
-    }
-
-    /// Looks after the sockets of endpoints that left.
-    fn look_after(
-        &self,
-        departed: mpsc::UnboundedReceiver<Vec<crate::backend::Departed>>,
-    ) -> Result<(), Error> {
-        if let Some(programs) = &self.programs {
-            tokio::spawn(destroy_sockets(programs.maps()?, departed));
-        }
-        Ok(())
-    }
-
-    /// Attaches to devices as they come, for ever.
+    /// Attaches to devices as they come, and goes from mode to mode when asked, for ever.
     pub async fn run(mut self) -> Result<(), Error> {
         let mut devices = self.watch.devices();
         let mut pause = RETRY.0;
+        let mut is_programmed = !self.serving.is_handing_over();
         let mut complete = self.is_complete();
         loop {
+            let mut status = self.handles.status.clone();
             tokio::select! {
                 changed = devices.changed() => {
                     if changed.is_err() {
@@ -147,13 +123,29 @@ impl Node {
                     }
                     pause = RETRY.0;
                 }
-                () = time::sleep(pause), if !complete => {
+                Some(Request { to, answer }) = self.requests.recv() => {
+                    let changed = self.serving.switch(to, &self.handles.switcher).await;
+                    // Who asked may have gone.
+                    let _gone = answer.send(changed);
+                    complete = self.is_complete();
+                    continue;
+                }
+                programmed = status.wait_for(|status| status.in_sync), if !is_programmed => {
+                    if programmed.is_err() {
+                        return Ok(());
+                    }
+                    is_programmed = true;
+                }
+                () = time::sleep(pause), if is_programmed && !complete => {
                     pause = RETRY.1.min(pause * 2);
                 }
             }
-            let now = devices.borrow_and_update().clone();
-            complete = match self.attach(&now) {
-                Ok(()) => self.is_complete(),
+            devices.mark_unchanged();
+            if !is_programmed {
+                continue;
+            }
+            complete = match self.tend().await {
+                Ok(complete) => complete,
                 Err(error) => {
                     let error = attach::chain(&error);
                     tracing::error!(error, "the node's devices are not served, trying again");
@@ -163,32 +155,39 @@ impl Node {
         }
     }
 
-    fn is_complete(&self) -> bool {
-        self.shared.report().attachments.iter().all(|attachment| attachment.error.is_none())
+    async fn tend(&mut self) -> Result<bool, serving::Error> {
+        if self.serving.is_handing_over() {
+            return self.serving.take_over().await;
+        }
+        self.serving.attach()
     }
 
-    fn attach(&mut self, devices: &Devices) -> Result<(), Error> {
-        let Some(programs) = &mut self.programs else { return Ok(()) };
-        let attachments = programs.attach(devices).map_err(programs::Error::from)?;
-        self.shared.update(|report| report.attachments = attachments);
-        Ok(())
+    fn is_complete(&self) -> bool {
+        let is_attached =
+            self.shared.report().attachments.iter().all(|attachment| attachment.error.is_none());
+        is_attached && !self.serving.is_handing_over()
     }
 }
 
-/// The backend of a mode; in mode eBPF with its programs, which are not attached yet.
-fn backend(
-    mode: Mode,
+/// Starts everything that goes on by itself.
+async fn serve(
     settings: &Settings,
+    backend: Box<dyn Backend>,
     watch: &Watch,
-    needs: watch::Receiver<Needs>,
-) -> Result<(Option<Programs>, Box<dyn Backend>), Error> {
-    if mode == Mode::Ebpf {
-        let programs = Programs::start(settings, watch.devices(), needs)?;
-        let backend = programs.backend()?;
-        return Ok((Some(programs), Box::new(backend)));
+    shared: &Shared,
+) -> Result<sync::Started, Error> {
+    let places = places::follow(watch.devices(), &settings.selection.node_ports);
+    let started = reading::start(settings, places.addresses, shared.clone()).await?;
+    let table = Fed::new(settings, shared.clone());
+    if let (Some(herald), Some(standing)) = (started.herald, table.standing()) {
+        tokio::spawn(herald.run(standing));
     }
-    let backend = modes::rules(mode, settings).ok_or(Error::NotBuilt(mode))?;
-    Ok((None, backend))
+    tokio::spawn(health_check::run(health_check::Inputs {
+        checks: table.health_checks(),
+        addresses: places.health,
+        shared: shared.clone(),
+    }));
+    Ok(sync::spawn(table, backend, places.node, started.events, shared.clone()))
 }
 
 /// The programs are there before the loop that needs something of them.

@@ -31,6 +31,15 @@ pub struct Handles {
     pub switcher: Switcher<Box<dyn Backend>>,
     /// Tells what the kernel should hold.
     pub snapshots: Snapshots,
+    /// How things stand.
+    pub status: watch::Receiver<Status>,
+}
+
+/// A loop that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// What others need of it.
+    pub handles: Handles,
     /// Endpoints that left, batch by batch.
     pub departed: mpsc::UnboundedReceiver<Vec<Departed>>,
 }
@@ -42,7 +51,7 @@ pub fn spawn<T>(
     node: watch::Receiver<Node>,
     mut events: mpsc::Receiver<T::Event>,
     shared: Shared,
-) -> Handles
+) -> Started
 where
     T: Table + Send + 'static,
     T::Event: Send + 'static,
@@ -51,7 +60,7 @@ where
     let (send_departed, departed) = mpsc::unbounded_channel();
     sync.send_departed(send_departed);
     let (needs, switcher, snapshots) = (sync.needs(), sync.switcher(), sync.snapshots());
-    let handles = Handles { needs, switcher, snapshots, departed };
+    let handles = Handles { needs, switcher, snapshots, status: sync.status() };
     tokio::spawn(name_services(sync.status(), sync.services(), shared.clone()));
     tokio::spawn(follow(sync.status(), shared));
     let (stamped, received) = mpsc::channel(EVENTS_MAX);
@@ -64,7 +73,7 @@ where
         }
     });
     tokio::spawn(async move { drop(sync.run(received).await) });
-    handles
+    Started { handles: handles, departed }
 }
 
 /// Keeps the names of the services in the report: soon after a change, and not once per change.

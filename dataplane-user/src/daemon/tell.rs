@@ -26,19 +26,28 @@ pub struct Teller {
     facts: Facts,
     held: Held,
     maps: KernelMaps,
+    told: watch::Sender<Needs>,
 }
 
 impl Teller {
     /// Goes on from what the maps say already.
     pub fn new(facts: Facts, mut maps: KernelMaps) -> Result<Self, MapError> {
         let needs = read_needs(&mut maps, &facts.node_ports)?;
-        Ok(Self { held: Held::left_behind(needs, Instant::now()), facts, maps })
+        let (held, told) = (Held::left_behind(needs, Instant::now()), watch::Sender::default());
+        Ok(Self { held, facts, maps, told })
     }
 
     /// Writes what has changed of the node.
     pub fn tell(&mut self, devices: &Devices) -> Result<(), MapError> {
         write_addresses(&mut self.maps, &devices.node_port_addresses)?;
-        write_config(&mut self.maps, config(&self.facts, devices, self.held.needs()))
+        write_config(&mut self.maps, config(&self.facts, devices, self.held.needs()))?;
+        self.told.send_replace(self.held.needs().clone());
+        Ok(())
+    }
+
+    /// What the configuration offers.
+    pub fn told(&self) -> watch::Receiver<Needs> {
+        self.told.subscribe()
     }
 
     /// Follows the devices, and what the loop needs, until neither comes any more.

@@ -39,11 +39,29 @@ pub fn get_within<T: serde::de::DeserializeOwned>(
     socket: &Path,
     path: &str,
 ) -> Result<T, Error> {
+    ask("GET", timeout, socket, path)
+}
+
+/// Asks for something to be done, and waits for as long as that may take.
+pub fn post_within<T: serde::de::DeserializeOwned>(
+    timeout: Duration,
+    socket: &Path,
+    path: &str,
+) -> Result<T, Error> {
+    ask("POST", timeout, socket, path)
+}
+
+fn ask<T: serde::de::DeserializeOwned>(
+    method: &str,
+    timeout: Duration,
+    socket: &Path,
+    path: &str,
+) -> Result<T, Error> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the body is everything up to the end.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: hashplane\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: hashplane\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     let head_end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use super::{host::Host, program::Program, system::System, treatment::MASQUERADE, writer::Writer};
+use super::{
+    contents::Contents, host::Host, program::Program, system::System, treatment::MASQUERADE,
+    writer::Writer,
+};
 use crate::{
     backend::{
         Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Node, ServicePort,
@@ -51,6 +54,11 @@ impl<S: System> Ipvs<S> {
     /// What the kernel should hold.
     pub const fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// What the kernel holds, as far as this process knows.
+    pub const fn seen(&self) -> &Contents {
+        self.writer.seen()
     }
 
     /// The kernel, to break it.

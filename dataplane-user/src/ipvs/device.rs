@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::error::IpvsError;
-use crate::netlink::{Attributes, Error, Message, Socket, attributes};
+use crate::netlink::{Attributes, Message, Socket, attributes};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
@@ -81,7 +82,7 @@ impl Device {
     fn find(&mut self) -> Result<Option<u32>, IpvsError> {
         let mut asked = Attributes::new();
         asked.text(NAME, &self.name);
-        let message = Message { kind: GET_LINK, flags: 0, body: link(0, 0, asked) };
+        let message = Message { kind: GET_LINK, flags: 0, body: link(0, 0, 0, asked) };
         match self.route.ask("find a device", message) {
             Ok(answer) => {
                 let index = answer.body.get(4..8).and_then(|it| it.first_chunk());
@@ -92,44 +93,39 @@ impl Device {
         }
     }
 
-    /// Makes the device, if it is not there.
+    /// Makes the device, if it is not there, and sets it up.
     pub(super) fn make(&mut self) -> Result<u32, IpvsError> {
-        if let Some(index) = self.find()? {
-            self.index = Some(index);
-            return Ok(index);
-        }
-        let made = match self.try_make(true) {
-            // Without IPv6 there is no address to leave out.
-            Err(error) if error.errno() == Some(libc::EAFNOSUPPORT) => self.try_make(false),
-            made => made,
-        };
-        match made {
-            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {
-                return Err(IpvsError::NoDummy);
-            }
-            Err(error) if error.errno() != Some(libc::EEXIST) => return Err(error.into()),
-            Err(_) | Ok(()) => {}
-        }
-        self.index = self.find()?;
-        self.index.ok_or_else(|| IpvsError::NoDevice(self.name.clone()))
-    }
-
-    fn try_make(&mut self, with_ipv6: bool) -> Result<(), Error> {
-        let mut of = Attributes::new();
-        of.text(NAME, &self.name);
-        of.nested(LINK_INFO, |of| {
-            of.text(KIND, "dummy");
-        });
-        if with_ipv6 {
-            of.nested(FAMILY_SPECIFIC, |of| {
-                of.nested(INET6.into(), |of| {
-                    of.u8(ADDRESS_MODE, NO_ADDRESS);
-                });
+        if self.find()?.is_none() {
+            let mut of = Attributes::new();
+            of.text(NAME, &self.name);
+            of.nested(LINK_INFO, |of| {
+                of.text(KIND, "dummy");
             });
+            let flags = CREATE | EXCLUSIVE;
+            let message = Message { kind: NEW_LINK, flags, body: link(0, 0, 0, of) };
+            match self.route.request("make a dummy device", message) {
+                Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => {
+                    return Err(IpvsError::NoDummy);
+                }
+                Err(error) if error.errno() != Some(libc::EEXIST) => return Err(error.into()),
+                Err(_) | Ok(()) => {}
+            }
         }
-        let flags = CREATE | EXCLUSIVE;
-        let message = Message { kind: NEW_LINK, flags, body: link(UP, UP, of) };
-        self.route.request("make a dummy device", message)
+        let index = self.find()?.ok_or_else(|| IpvsError::NoDevice(self.name.clone()))?;
+        let mut of = Attributes::new();
+        of.nested(FAMILY_SPECIFIC, |of| {
+            of.nested(INET6.into(), |of| {
+                of.u8(ADDRESS_MODE, NO_ADDRESS);
+            });
+        });
+        let message = Message { kind: SET_LINK, flags: 0, body: link(index, 0, 0, of) };
+        // Without IPv6 there is no address to leave out.
+        let _no_ipv6 = self.route.request("set up a dummy device", message);
+        let message =
+            Message { kind: SET_LINK, flags: 0, body: link(index, UP, UP, Attributes::new()) };
+        self.route.request("set up a dummy device", message)?;
+        self.index = Some(index);
+        Ok(index)
     }
 
     /// The addresses on the device; none if it is not there.
@@ -170,7 +166,7 @@ impl Device {
         self.index = None;
         let mut asked = Attributes::new();
         asked.text(NAME, &self.name);
-        let message = Message { kind: DELETE_LINK, flags: 0, body: link(0, 0, asked) };
+        let message = Message { kind: DELETE_LINK, flags: 0, body: link(0, 0, 0, asked) };
         match self.route.request("remove a dummy device", message) {
             Err(error) if error.errno() != Some(libc::ENODEV) => Err(error.into()),
             Err(_) | Ok(()) => Ok(()),
@@ -179,10 +175,11 @@ impl Device {
 }
 
 /// `struct ifinfomsg` and attributes.
-fn link(flags: u32, change: u32, attributes: Attributes) -> Vec<u8> {
-    let mut body = vec![0; 8];
-    body.extend_from_slice(&flags.to_ne_bytes());
-    body.extend_from_slice(&change.to_ne_bytes());
+fn link(index: u32, flags: u32, change: u32, attributes: Attributes) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    for number in [index, flags, change] {
+        body.extend_from_slice(&number.to_ne_bytes());
+    }
     body.extend_from_slice(&attributes.into_bytes());
     body
 }
@@ -215,7 +212,11 @@ fn read_address(body: &[u8], index: u32) -> Option<IpAddr> {
     let address = attribute(LOCAL).or_else(|| attribute(ADDRESS)).filter(|_| of == index)?;
     match *body.first()? {
         INET => address.value.first_chunk::<4>().map(|it| Ipv4Addr::from(*it).into()),
-        INET6 => address.value.first_chunk::<16>().map(|it| Ipv6Addr::from(*it).into()),
+        // The kernel gives every device a link-local address, unless told otherwise in time.
+        INET6 => {
+            let v6 = Ipv6Addr::from(*address.value.first_chunk::<16>()?);
+            (!v6.is_unicast_link_local()).then_some(v6.into())
+        }
         _ => None,
     }
 }

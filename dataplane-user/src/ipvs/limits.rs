@@ -2,12 +2,14 @@
 
 use crate::{
     backend::{Limit, Node},
+    limits,
     model::{FrontendAddress, FrontendKind, PortState, Scope},
 };
 
 use super::treatment::views;
 
-const LOOPBACK: &str = "node ports are not on loopback addresses";
+const LOOPBACK: &str = "node ports are not on loopback addresses: IPVS does not send packets with a loopback \
+                        source to other machines or pods";
 const PORTS: &str = "other ports of load-balancer and external IPs are refused, not left alone";
 const AFFINITY: &str = "session affinity holds for each address of the service by itself";
 pub(super) const HASHED: &str =
@@ -15,33 +17,31 @@ pub(super) const HASHED: &str =
 
 /// What no table can make IPVS do.
 pub const LIMITS: &[Limit] = &[
+    Limit { feature: limits::LOOPBACK4, why: LOOPBACK },
+    Limit { feature: limits::LOOPBACK6, why: LOOPBACK },
     Limit {
-        feature: LOOPBACK,
-        why: "IPVS does not send packets with a loopback source to other machines or pods",
-    },
-    Limit {
-        feature: PORTS,
-        why: "IPVS serves addresses that are the node's own, so that the node's sockets on all \
+        feature: "other ports of load-balancer and external IPs",
+        why: "refused, not left alone: IPVS serves addresses that are the node's own, so that the node's sockets on all \
               addresses would answer there; pings are answered by the node",
     },
     Limit {
-        feature: AFFINITY,
-        why: "each address and port is a virtual server, and persistence is a virtual server's; its \
+        feature: limits::AFFINITY_OF_FRONTENDS,
+        why: "not there: each address and port is a virtual server, and persistence is a virtual server's; its \
               timeout begins when the client's last connection ends",
     },
     Limit {
-        feature: HASHED,
-        why: "with externalTrafficPolicy Local they need a virtual server found by firewall mark, \
+        feature: "session affinity of clients on this node to an external address",
+        why: "hangs on a hash: with externalTrafficPolicy Local they need a virtual server found by firewall mark, \
               where persistence forgets the endpoints' port; it has no timeout, and some clients \
               move when endpoints change",
     },
     Limit {
-        feature: "endpoints take turns instead of being chosen at random",
-        why: "IPVS has no random scheduler; over all clients each endpoint gets as many",
+        feature: "endpoints chosen at random",
+        why: "they take turns: IPVS has no random scheduler; over all clients each endpoint gets as many",
     },
     Limit {
-        feature: "one frontend of an instance per network namespace",
-        why: "virtual servers have no name by which two instances could tell theirs apart",
+        feature: "two instances in one network namespace",
+        why: "not possible: virtual servers have no name by which two instances could tell theirs apart",
     },
 ];
 

@@ -10,7 +10,7 @@ const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
 /// A setting could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write 1 to {ROUTE_LOCALNET}, which node ports on loopback addresses need")]
-pub struct SysctlError(#[source] io::Error);
+pub(super) struct SysctlError(#[source] io::Error);
 
 /// Makes the setting if node ports are on loopback addresses. A rule keeps out what it would let in.
 pub(super) fn route_localnet(program: &Program) -> Result<(), SysctlError> {

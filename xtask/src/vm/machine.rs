@@ -99,7 +99,8 @@ fn verdict(end: End, run: Option<i32>, console: &str) -> Result<()> {
         Some(0) => bail!("the tests ended well, but qemu with {status}{oops}"),
         Some(code) => bail!("the program in the machine ended with {code}{oops}"),
         None => {
-            bail!("the machine ended without a result, qemu with {status}{oops}\n{}", tail(console))
+            let oops = if oops.is_empty() { format!("\n{}", tail(console)) } else { oops };
+            bail!("the machine ended without a result, qemu with {status}{oops}")
         }
     }
 }
@@ -107,7 +108,7 @@ fn verdict(end: End, run: Option<i32>, console: &str) -> Result<()> {
 /// What the kernel complained about, as words behind a sentence.
 fn complaint(console: &str) -> String {
     let from = console.lines().position(|line| {
-        ["Kernel panic", "BUG:", "Oops:", "WARNING:", "boot failed:"]
+        ["kernel BUG", "Kernel panic", "BUG:", "Oops:", "WARNING:", "boot failed:"]
             .iter()
             .any(|word| line.contains(word))
     });

@@ -78,8 +78,7 @@ fn flows_go_on_as_tracked_connections() {
                 write(&mut maps, names::FLOWS6, &pair).unwrap();
             }
             let to = (Mode::Ebpf, Mode::Nftables);
-            let moving =
-                Moving::begin(to, Some(&mut maps), &Node::default(), INSTANCE).unwrap();
+            let moving = Moving::begin(to, Some(&mut maps), &Node::default(), INSTANCE).unwrap();
             let direct = seen.is_empty();
             assert_eq!(tables().contains("hashplane-moving-test-moving"), direct);
             assert_eq!(moving.finish().unwrap(), Moved { moved: 1, kept: 0 });
@@ -162,7 +161,8 @@ fn tracked_connections_become_flows_and_the_rest_is_kept() {
         assert_eq!(all.each_ref().map(left), [false, false, true, true]);
         assert!(!release(INSTANCE).unwrap(), "some are translated still");
         // The kernel goes on with what stays, though no rules are left.
-        let rules = std::process::Command::new("nft").args(["delete", "table", "inet", "t"]).status();
+        let rules =
+            std::process::Command::new("nft").args(["delete", "table", "inet", "t"]).status();
         assert!(rules.unwrap().success());
         let heard = exchange(&clients[3], nobodys.original.destination, &endpoint);
         assert_eq!(heard, [nobodys.reply.destination, nobodys.original.destination]);
