@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{stale::Frontends, table::Table};
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Needs, Node,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Fill, Mode, Needs, Node,
         ServicePort, Upkeep,
     },
     model::{Family, PortKey, PortState},
@@ -91,6 +91,10 @@ impl<B: Backend> Backend for Tended<B> {
 
     fn pending(&self) -> usize {
         self.rules.pending() + usize::from(self.frontends.is_due())
+    }
+
+    fn drift(&self, max: usize) -> Vec<Drift> {
+        self.rules.drift(max)
     }
 
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {
