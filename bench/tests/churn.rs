@@ -56,8 +56,7 @@ fn netfilter_modes_give_every_row_or_say_why_not() {
     let modes = vec![Mode::Nftables, Mode::Ipvs, Mode::Iptables];
     let options = Options { services: vec![20, 100], modes: modes.clone(), heap, ..options() };
     let measured = run(&options).unwrap();
-    let seen: BTreeSet<_> =
-        measured.raw.iter().map(|raw| (raw.name.as_str(), raw.unit)).collect();
+    let seen: BTreeSet<_> = measured.raw.iter().map(|raw| (raw.name.as_str(), raw.unit)).collect();
     let mut expected = Vec::new();
     for mode in modes {
         if let Some(why) =
@@ -71,7 +70,8 @@ fn netfilter_modes_give_every_row_or_say_why_not() {
         }
         expected.push((format!("heap_per_service_100_{mode}"), "B"));
     }
-    let expected: BTreeSet<_> = expected.iter().map(|(name, unit)| (name.as_str(), *unit)).collect();
+    let expected: BTreeSet<_> =
+        expected.iter().map(|(name, unit)| (name.as_str(), *unit)).collect();
     assert_eq!(seen, expected, "{:?}", measured.limits);
     let timed = measured.raw.iter().filter(|raw| raw.unit != "MiB").map(bench::report::Raw::row);
     assert!(timed.into_iter().all(|row| row.median > 0.0 && row.p99 >= row.median));

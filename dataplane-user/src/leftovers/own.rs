@@ -2,10 +2,7 @@
 
 use super::{Error, Leftover, Outcome, rules::removal, tables, xtables};
 use crate::{
-    backend::Mode,
-    ebpf::pin::Pins,
-    iptables::names::Names,
-    ipvs::device,
+    backend::Mode, ebpf::pin::Pins, iptables::names::Names, ipvs::device,
     netlink::netfilter::family,
 };
 
