@@ -89,6 +89,10 @@ impl<B: Backend> Backend for Tended<B> {
         self.rules.is_resting()
     }
 
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        self.rules.drift(max)
+    }
+
     fn pending(&self) -> usize {
         self.rules.pending() + usize::from(self.frontends.is_due())
     }
