@@ -15,6 +15,7 @@ pub mod programs;
 pub mod reading;
 pub mod record;
 pub mod report;
+pub mod rows;
 pub mod run;
 pub mod serving;
 pub mod settings;
