@@ -1,6 +1,7 @@
 //! The daemon: wires sources, table, backend, devices and the HTTP server.
 
 pub mod cleanup;
+mod connections;
 pub mod departed;
 pub mod doctor;
 pub mod feed;

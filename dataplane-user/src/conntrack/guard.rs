@@ -13,6 +13,7 @@ use crate::{
 /// Kinds of messages (`linux/netfilter/nf_tables.h`).
 mod kind {
     pub(super) const NEW_TABLE: u8 = 0;
+    pub(super) const GET_TABLE: u8 = 1;
     pub(super) const DELETE_TABLE: u8 = 2;
     pub(super) const NEW_CHAIN: u8 = 3;
     pub(super) const NEW_RULE: u8 = 6;
@@ -90,6 +91,21 @@ impl Guard {
         } else {
             format!("hashplane-{instance}-{role}")
         }
+    }
+
+    /// Whether it is there, in any family.
+    pub fn is_up(self, socket: &mut Socket, instance: &str) -> Result<bool, Error> {
+        for (family, ..) in FAMILIES {
+            let mut name = Attributes::new();
+            name.text(attribute::TABLE, &self.table(instance));
+            let get = message(kind::GET_TABLE, family, 0, name);
+            match socket.ask("find a table of connections", get) {
+                Ok(_found) => return Ok(true),
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// Removes it, if it is there.

@@ -116,6 +116,13 @@ fn of_report(text: &mut String, report: &Report) {
     for (kind, count) in report.problems_by_kind() {
         sample(text, "hashplane_problems", &[("kind", &kind)], count);
     }
+    if let Some(counts) = &report.shadow {
+        let name = "hashplane_shadow_total";
+        head(text, name, "counter", "New connections by what eBPF would have done with them.");
+        for (finding, count) in counts.rows() {
+            sample(text, name, &[("result", finding.name())], count);
+        }
+    }
     head(text, "hashplane_attached", "gauge", "Whether a program is attached.");
     for attachment in &report.attachments {
         let labels = [

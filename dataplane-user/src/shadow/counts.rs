@@ -23,7 +23,10 @@ impl Counts {
 
     /// All of them.
     pub fn rows(&self) -> impl Iterator<Item = (Finding, u64)> {
-        Finding::ALL.iter().zip(self.0.iter()).map(|(of, count)| (*of, count.load(Ordering::Relaxed)))
+        Finding::ALL
+            .iter()
+            .zip(self.0.iter())
+            .map(|(of, count)| (*of, count.load(Ordering::Relaxed)))
     }
 
     /// One of them.

@@ -48,9 +48,8 @@ impl Places {
         if let Some(scope) = self.known.get(&client) {
             return Ok(*scope);
         }
-        let is_pod = device(&mut self.socket, client)?.is_some_and(|name| {
-            self.node.pod_links.contains(&name)
-        });
+        let is_pod = device(&mut self.socket, client)?
+            .is_some_and(|name| self.node.pod_links.contains(&name));
         let scope = if is_pod { Scope::Pod } else { Scope::Outside };
         if self.known.len() >= CLIENTS_MAX {
             self.known.clear();
