@@ -86,7 +86,7 @@ impl Simulated for Program {
 
     fn cannot(&self, packet: &Packet) -> Option<&'static str> {
         let is_loopback = packet.destination.is_ipv6() && packet.destination.is_loopback();
-        (packet.scope == Scope::Host && is_loopback).then_some(LOOPBACK6)
+        (packet.scope == Scope::Host && is_loopback).then_some(crate::limits::LOOPBACK6)
     }
 }
 
