@@ -206,7 +206,7 @@ impl Daemon {
     /// Succeeds once the backend that serves knows the link of a pod.
     fn sees_pod(&self, pod: &Place) -> anyhow::Result<()> {
         let link = format!("hp{}", pod.name());
-        let report: Value = self.ask("/status")?;
+        let report = self.report()?;
         if report["mode"].as_str().is_none_or(|mode| mode == Mode::Ebpf.name()) {
             let attached = self.metric("hashplane_attached", &[&format!("target=\"{link}\"")])?;
             ensure!(attached >= 2.0, "{attached} programs are attached to {link}");
@@ -234,10 +234,15 @@ impl Daemon {
     /// The services, `namespace/name`, that the kernel serves, unless there is more to write.
     pub fn programmed(&self) -> anyhow::Result<BTreeSet<String>> {
         let services: Vec<ServiceName> = self.ask("/services")?;
-        let report: Value = self.ask("/status")?;
+        let report = self.report()?;
         ensure!(report["pending"] == 0, "changes wait for the kernel: {report}");
         let name = |name: ServiceName| format!("{}/{}", name.namespace, name.service);
         Ok(services.into_iter().map(name).collect())
+    }
+
+    /// What the daemon says of itself.
+    pub fn report(&self) -> anyhow::Result<Value> {
+        self.ask("/status")
     }
 
     /// What the daemon answers on its socket.

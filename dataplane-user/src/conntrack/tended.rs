@@ -94,12 +94,12 @@ impl<B: Backend> Backend for Tended<B> {
         self.rules.is_resting()
     }
 
-    fn pending(&self) -> usize {
-        self.rules.pending() + usize::from(self.frontends.is_due())
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        self.rules.drift(max)
     }
 
-    fn drift(&self, max: usize) -> Vec<Drift> {
-        self.rules.drift(max)
+    fn pending(&self) -> usize {
+        self.rules.pending() + usize::from(self.frontends.is_due())
     }
 
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {

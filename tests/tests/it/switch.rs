@@ -12,7 +12,7 @@ use hashplane_tests::{
     skip,
 };
 
-use crate::support::{World, assert_no_errors, load, until};
+use crate::support::{World, assert_no_errors, load};
 
 /// With the default policies, and with `externalTrafficPolicy: Local`.
 const NODE_PORTS: [u16; 2] = [30_080, 30_081];
@@ -94,6 +94,22 @@ struct Established {
     server: String,
 }
 
+impl Established {
+    /// How it has ended, if it had to go on.
+    fn end(&self) -> Option<String> {
+        let answer = self.open.ask();
+        if !self.must_survive {
+            // One datagram may be lost; the next one is served by the new backend.
+            return None;
+        }
+        match answer {
+            Ok(answer) if answer.seen.pod == self.server => None,
+            Ok(answer) => Some(format!("{}: {}, then {answer:?}", self.what, self.server)),
+            Err(failure) => Some(format!("{}: {failure}", self.what)),
+        }
+    }
+}
+
 fn establish(world: &World, web: &Service, from: Mode, to: Mode) -> Vec<Established> {
     let mut all = Vec::new();
     for way in Way::ALL {
@@ -146,28 +162,19 @@ fn check(from: Mode, to: Mode) {
     let established = establish(&world, &web, from, to);
     let running = loads(&world, &web);
     thread::sleep(Duration::from_millis(500));
-    world.a.tool(&["mode", to.name()]).unwrap_or_else(|error| panic!("{error:?}"));
-    until("the other backend serves", || {
-        (world.a.json("status").ok()?["report"]["mode"] == to.name()).then_some(())
-    });
+    let steps = world.a.tool(&["mode", to.name()]).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(world.a.report().unwrap()["mode"], to.name(), "{steps}");
     // What the old backend leaves for a while is gone by then.
+    let mut ended = Vec::new();
     for pause_ms in [0, 1500] {
         thread::sleep(Duration::from_millis(pause_ms));
-        for it in &established {
-            match it.open.ask() {
-                Ok(answer) if it.must_survive => {
-                    assert_eq!(answer.seen.pod, it.server, "{}", it.what)
-                }
-                Ok(_) => {}
-                Err(error) if it.must_survive => panic!("{}: {error}\n{}", it.what, world.a.log()),
-                // One datagram may be lost; the next one is served by the new backend.
-                Err(_) => {}
-            }
-        }
+        ended.extend(established.iter().filter_map(Established::end));
     }
-    for (what, load) in running {
-        assert_no_errors(&load.stop().unwrap(), &format!("{from} to {to}: {what}"));
+    let loaded = running.into_iter().map(|(what, load)| (what, load.stop().unwrap()));
+    for (what, loaded) in loaded.collect::<Vec<_>>() {
+        assert_no_errors(&loaded, &format!("{from} to {to}: {what}\n{steps}{}", world.a.log()));
     }
+    assert!(ended.is_empty(), "{ended:#?}\n{steps}{}", world.a.log());
 }
 
 #[test]
