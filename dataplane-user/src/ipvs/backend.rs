@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use super::{
     contents::Contents, drift::differences, host::Host, program::Program, system::System,
-    treatment::MASQUERADE,
-    writer::Writer,
+    treatment::MASQUERADE, writer::Writer,
 };
 use crate::{
     backend::{
