@@ -97,10 +97,6 @@ impl<B: Backend> Backend for Tended<B> {
         self.rules.pending() + usize::from(self.frontends.is_due())
     }
 
-    fn drift(&self, max: usize) -> Vec<Drift> {
-        self.rules.drift(max)
-    }
-
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {
         let applied = self.rules.apply(now_ms)?;
         if self.frontends.is_due() {

@@ -98,7 +98,7 @@ impl<B: Backend> Backend for Shadowed<B> {
         self.rules.pending()
     }
 
-    fn drift(&self, max: usize) -> Vec<Drift> {
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
         self.rules.drift(max)
     }
 

@@ -234,7 +234,7 @@ mod tests {
         let rows = ports.frontends();
         assert_eq!(rows.len(), state.frontends.len());
         assert_eq!((rows[0].number, rows[0].endpoints), (7, 2));
-        assert_eq!((rows[0].inside.outcome, rows[0].inside.endpoints), ("served", 2));
+        assert_eq!((&*rows[0].inside.outcome, rows[0].inside.endpoints), ("served", 2));
         let addresses: BTreeSet<IpAddr> = ports.endpoints().iter().map(|row| row.address).collect();
         assert_eq!(addresses, state.endpoints.iter().map(|endpoint| endpoint.address).collect());
     }
@@ -262,7 +262,10 @@ mod tests {
         let untouched = Entry { reply: original.reversed(), ..entry };
         let rows = ports.flows(&[entry, stranger, untouched], &Node::default());
         assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].number, rows[0].state, rows[0].masquerade), (7, "established", "no"));
+        assert_eq!(
+            (rows[0].number, &*rows[0].state, &*rows[0].masquerade),
+            (7, "established", "no")
+        );
         assert_eq!(rows[0].endpoint, endpoint.ip());
     }
 }

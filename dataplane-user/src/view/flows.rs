@@ -106,9 +106,9 @@ mod tests {
         let row = flow_row(&(FlowKey::forward(tuple, 6), flow), &names, 110).unwrap();
         assert_eq!(row.service, "#3");
         assert_eq!((row.endpoint.to_string().as_str(), row.endpoint_port), ("10.0.0.9", 8080));
-        assert_eq!((row.state, row.idle_s), ("established", Some(10)));
-        assert_eq!((row.views, row.affinity), (vec!["Local"], true));
-        assert_eq!((row.masquerade, row.forwarded), ("no", false));
+        assert_eq!((&*row.state, row.idle_s), ("established", Some(10)));
+        assert_eq!((row.views, row.affinity), (vec!["Local".into()], true));
+        assert_eq!((&*row.masquerade, row.forwarded), ("no", false));
         let reply = FlowKey::reply(to.reversed(), 6);
         assert_eq!(flow_row(&(reply, flow), &names, 110), None);
     }
@@ -132,7 +132,7 @@ mod tests {
             link_seen: 0,
         };
         let row = flow_row(&(FlowKey::forward(tuple, 6), flow), &Names::new(), 100).unwrap();
-        assert_eq!((row.masquerade, row.forwarded, row.affinity), ("hairpin", true, false));
+        assert_eq!((&*row.masquerade, row.forwarded, row.affinity), ("hairpin", true, false));
         assert_eq!(row.views, ["Cluster"]);
     }
 }

@@ -260,11 +260,19 @@ mod tests {
             masquerade: true,
         };
         assert_eq!(inside(frontend), served);
-        let dropped =
-            Clients { policy: "Local", endpoints: 0, outcome: "dropped", masquerade: false };
+        let dropped = Clients {
+            policy: "Local".into(),
+            endpoints: 0,
+            outcome: "dropped".into(),
+            masquerade: false,
+        };
         assert_eq!(outside(frontend), dropped);
-        let refused =
-            Clients { policy: "Cluster", endpoints: 0, outcome: "refused", masquerade: false };
+        let refused = Clients {
+            policy: "Cluster".into(),
+            endpoints: 0,
+            outcome: "refused".into(),
+            masquerade: false,
+        };
         assert_eq!(outside(Frontend::default()), refused);
     }
 }
