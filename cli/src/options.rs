@@ -169,6 +169,10 @@ options! {
     flows_max: u32 = "HASHPLANE_FLOWS_MAX";
     /// Translations of sockets [default: 131072]
     peers_max: u32 = "HASHPLANE_PEERS_MAX";
+    /// In other modes than ebpf: compares each new connection with what ebpf would do, without touching
+    /// traffic; see `hashplane_shadow_total` [default: off]
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    shadow: Switch = "HASHPLANE_SHADOW";
     /// What is logged, as in `info` or `info,dataplane_user=debug`; debug logs each new flow [default: info]
     log: String = "HASHPLANE_LOG";
 }
@@ -248,6 +252,7 @@ impl Options {
         set(&mut settings.sizes.endpoints, self.endpoints_max);
         set(&mut settings.sizes.flows, self.flows_max);
         set(&mut settings.sizes.peers, self.peers_max);
+        settings.shadow = (self.shadow == Some(Switch::On)).then(Default::default);
         let log = self.log.unwrap_or_else(|| "info".to_owned());
         settings.debug = log.contains("debug") || log.contains("trace");
         Ok((settings, log))

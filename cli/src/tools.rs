@@ -1,10 +1,11 @@
 //! The tools that show the live maps, and `cleanup`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use dataplane_user::{
+    backend::Mode,
     daemon::{
         cleanup::cleanup as remove_all,
         settings::{STATE_DIR, socket_path},
@@ -18,7 +19,11 @@ use dataplane_user::{
     leftovers,
     view::{Names, ServiceName, Status, flows, read, status, table},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The daemon reads the kernel, or copies its table.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which instance.
 #[derive(Debug, Args)]
@@ -73,8 +78,30 @@ impl Instance {
         }
     }
 
+    fn socket(&self) -> PathBuf {
+        socket_path(&self.state_dir, &self.name)
+    }
+
+    /// What the daemon says of itself, if one runs.
+    fn report(&self) -> Option<Value> {
+        client::get(&self.socket(), "/status").ok()
+    }
+
+    /// The maps; `None` where a daemon serves in a mode without any.
+    fn maps(&self) -> anyhow::Result<Option<KernelMaps>> {
+        if self.report().as_ref().is_some_and(is_without_maps) {
+            return Ok(None);
+        }
+        Ok(Some(KernelMaps::from_pins(&self.pins()?.maps())?))
+    }
+
+    /// Rows that only the daemon can tell.
+    fn rows<T: DeserializeOwned>(&self, of: &str) -> anyhow::Result<T> {
+        Ok(client::get_within(PATIENCE, &self.socket(), &format!("/rows/{of}"))?)
+    }
+
     fn names(&self) -> Names {
-        let socket = socket_path(&self.state_dir, &self.name);
+        let socket = self.socket();
         // Without a daemon there are numbers instead of names.
         let services: Vec<ServiceName> = match client::get(&socket, "/services") {
             Ok(services) => services,
@@ -88,40 +115,55 @@ impl Instance {
     }
 }
 
+/// Whether the mode that serves has no maps to look at.
+fn is_without_maps(report: &Value) -> bool {
+    report["mode"].as_str().and_then(Mode::parse).is_some_and(|mode| mode != Mode::Ebpf)
+}
+
 pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let socket = socket_path(&arguments.instance.state_dir, pins.instance());
-    let report: Option<serde_json::Value> = client::get(&socket, "/status").ok();
-    let status = Status {
-        instance: pins.instance().to_owned(),
+    let instance = &arguments.instance;
+    let report = instance.report();
+    let mut status = Status {
+        instance: instance.name.clone(),
         daemon: report.is_some(),
-        programs: status::programs(&pins)?,
-        maps: status::maps(&mut KernelMaps::from_pins(&pins.maps())?)?,
-        counters: status::live_counters(&pins)?,
+        programs: Vec::new(),
+        maps: Vec::new(),
+        counters: Vec::new(),
         report,
     };
+    if !status.report.as_ref().is_some_and(is_without_maps) {
+        let pins = instance.pins()?;
+        status.programs = status::programs(&pins)?;
+        status.maps = status::maps(&mut KernelMaps::from_pins(&pins.maps())?)?;
+        status.counters = status::live_counters(&pins)?;
+    }
     print(&status, arguments.output, || status.to_text())
 }
 
 pub(crate) fn services(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let rows = read::frontends(&mut maps, &arguments.instance.names())?;
+    let instance = &arguments.instance;
+    let rows = match instance.maps()? {
+        Some(mut maps) => read::frontends(&mut maps, &instance.names())?,
+        None => instance.rows("frontends")?,
+    };
     print(&rows, arguments.output, || table::frontends(&rows, arguments.output == Output::Wide))
 }
 
 pub(crate) fn endpoints(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let rows = read::endpoints(&mut maps, &arguments.instance.names())?;
+    let instance = &arguments.instance;
+    let rows = match instance.maps()? {
+        Some(mut maps) => read::endpoints(&mut maps, &instance.names())?,
+        None => instance.rows("endpoints")?,
+    };
     print(&rows, arguments.output, || table::endpoints(&rows, arguments.output == Output::Wide))
 }
 
 pub(crate) fn flows(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let now = flows::now_ticks()?;
-    let rows = flows::flows(&mut maps, &arguments.instance.names(), now)?;
+    let instance = &arguments.instance;
+    let rows = match instance.maps()? {
+        Some(mut maps) => flows::flows(&mut maps, &instance.names(), flows::now_ticks()?)?,
+        None => instance.rows("flows")?,
+    };
     print(&rows, arguments.output, || table::flows(&rows, arguments.output == Output::Wide))
 }
 

@@ -217,11 +217,9 @@ pub trait Backend: Send {
     }
     /// How many entries may differ from the kernel's.
     fn pending(&self) -> usize;
-    /// Some of the entries that [`Self::pending`] counts, at most `max` of them, in words. After
-    /// [`Self::observe`] and [`Self::compile`] they are what differs between kernel and table.
-    fn drift(&self, _max: usize) -> Vec<Drift> {
-        Vec::new()
-    }
+    /// In how many entries the kernel, as [`Self::observe`] has just found it, differs from the
+    /// program, and at most `max` of them in words. Nothing is written.
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>);
     /// Makes the kernel hold what the program says: make before break.
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error>;
     /// Looks after what the kernel does by itself: expires flows, finds what others changed.
@@ -282,7 +280,7 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
     fn pending(&self) -> usize {
         (**self).pending()
     }
-    fn drift(&self, max: usize) -> Vec<Drift> {
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
         (**self).drift(max)
     }
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {

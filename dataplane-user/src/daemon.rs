@@ -1,6 +1,7 @@
 //! The daemon: wires sources, table, backend, devices and the HTTP server.
 
 pub mod cleanup;
+mod connections;
 pub mod departed;
 pub mod doctor;
 pub mod feed;
@@ -14,6 +15,7 @@ pub mod programs;
 pub mod reading;
 pub mod record;
 pub mod report;
+pub mod rows;
 pub mod run;
 pub mod serving;
 pub mod settings;

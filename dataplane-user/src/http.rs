@@ -16,14 +16,14 @@ use axum::{
     Json, Router,
     extract::{Path as Segment, State},
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::{
     backend::Mode,
-    daemon::{Report, Shared, doctor::Examiner, serving::Requests},
+    daemon::{Report, Shared, doctor::Examiner, rows::Rows, serving::Requests},
     ebpf::pin::Pins,
 };
 
@@ -36,6 +36,8 @@ pub struct Context {
     pub pins: Pins,
     /// Compares the kernel with the table; not there before the loop runs.
     pub examiner: Arc<OnceLock<Examiner>>,
+    /// Tells rows of backends without maps; not there before the loop runs.
+    pub rows: Arc<OnceLock<Rows>>,
     /// Goes from mode to mode.
     pub modes: Requests,
 }
@@ -60,6 +62,9 @@ pub fn router(context: Context) -> Router {
         .route("/livez", get(livez))
         .route("/metrics", get(metrics))
         .route("/doctor", get(doctor))
+        .route("/rows/endpoints", get(endpoints))
+        .route("/rows/flows", get(flows))
+        .route("/rows/frontends", get(frontends))
         .route("/services", get(services))
         .route("/status", get(status))
         .with_state(context)
@@ -154,6 +159,33 @@ async fn mode(State(context): State<Context>, Segment(name): Segment<String>) ->
     }
 }
 
+async fn frontends(State(context): State<Context>) -> impl IntoResponse {
+    let Some(rows) = context.rows.get() else { return starting() };
+    Json(rows.frontends().await).into_response()
+}
+
+async fn endpoints(State(context): State<Context>) -> impl IntoResponse {
+    let Some(rows) = context.rows.get() else { return starting() };
+    Json(rows.endpoints().await).into_response()
+}
+
+async fn flows(State(context): State<Context>) -> impl IntoResponse {
+    let Some(rows) = context.rows.get() else { return starting() };
+    match rows.flows().await {
+        Ok(flows) => Json(flows).into_response(),
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+fn starting() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting\n").into_response()
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Response {
+    let error = crate::ebpf::attach::chain(error);
+    (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+}
+
 async fn services(State(context): State<Context>) -> impl IntoResponse {
     Json(context.shared.report().services)
 }
@@ -174,6 +206,7 @@ mod tests {
             shared: Shared::default(),
             pins,
             examiner: Arc::default(),
+            rows: Arc::default(),
             modes: Requests::new().0,
         };
         let codes = async || {

@@ -7,6 +7,7 @@ pub mod treatment;
 mod message;
 
 mod derive;
+mod drift;
 pub mod limits;
 mod marks;
 pub mod program;

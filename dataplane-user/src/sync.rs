@@ -122,6 +122,8 @@ pub struct Sync<T, B> {
     table: T,
     backend: B,
     node: watch::Receiver<Node>,
+    /// Whether the backend has not been told yet what the node is now.
+    node_is_new: bool,
     /// Whether the kernel could be read back.
     observed: bool,
     pace: Pace,
@@ -161,6 +163,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
             table,
             backend,
             node,
+            node_is_new: true,
             observed: false,
             pace,
             started: Instant::now(),
@@ -242,7 +245,11 @@ impl<T: Table, B: Backend> Sync<T, B> {
                     self.switch(switch);
                     continue;
                 }
-                changed = self.node.changed(), if node_open => node_open = changed.is_ok(),
+                changed = self.node.changed(), if node_open => {
+                    node_open = changed.is_ok();
+                    // The receiver calls it seen from now on.
+                    self.node_is_new |= node_open;
+                }
                 () = sleep_until(upkeep_at), if open => {
                     self.upkeep();
                     upkeep_at = Instant::now() + self.pace.upkeep_interval;
@@ -379,7 +386,8 @@ impl<T: Table, B: Backend> Sync<T, B> {
         let begun = Instant::now();
         let roomier = self.backend.reclaim(now_ms);
         let changed = self.table.take_changed();
-        if !self.compiled || self.node.has_changed().unwrap_or(false) {
+        if self.node_is_new || self.node.has_changed().unwrap_or(false) {
+            self.node_is_new = false;
             self.backend.set_node(&self.node.borrow_and_update());
         }
         if self.compiled {

@@ -13,6 +13,7 @@ use crate::{
 /// Kinds of messages (`linux/netfilter/nf_tables.h`).
 mod kind {
     pub(super) const NEW_TABLE: u8 = 0;
+    pub(super) const GET_TABLE: u8 = 1;
     pub(super) const DELETE_TABLE: u8 = 2;
     pub(super) const NEW_CHAIN: u8 = 3;
     pub(super) const NEW_RULE: u8 = 6;
@@ -54,6 +55,11 @@ const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DNAT: i32 = -100;
 /// The first register of 4 bytes.
 const REGISTER: u32 = 8;
+/// Keys and bases of the expressions `meta`, `ct` and `payload`.
+const META_PROTOCOL: u32 = 16;
+const CT_STATE: u32 = 0;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
 /// Elements in one message: an attribute holds 64 KiB.
 const ELEMENTS_MAX: usize = 1000;
 /// A number that means nothing to the kernel: bytes as they are.
@@ -87,6 +93,21 @@ impl Guard {
         }
     }
 
+    /// Whether it is there, in any family.
+    pub fn is_up(self, socket: &mut Socket, instance: &str) -> Result<bool, Error> {
+        for (family, ..) in FAMILIES {
+            let mut name = Attributes::new();
+            name.text(attribute::TABLE, &self.table(instance));
+            let get = message(kind::GET_TABLE, family, 0, name);
+            match socket.ask("find a table of connections", get) {
+                Ok(_found) => return Ok(true),
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes it, if it is there.
     pub fn lower(self, socket: &mut Socket, instance: &str) -> Result<(), Error> {
         for (family, ..) in FAMILIES {
@@ -117,7 +138,7 @@ pub fn untrack(socket: &mut Socket, instance: &str, entries: &[Entry]) -> Result
         messages.push(new_table(family, &table));
         messages.push(new_chain(family, &table, "filter", PRIORITY_RAW));
         messages.push(new_set(family, &table, len + 8));
-        messages.push(new_rule(family, &table, offset, len));
+        messages.push(new_rule(family, &table, |list| pass_untracked(list, offset, len)));
         messages.extend(keys.chunks(ELEMENTS_MAX).map(|keys| new_elements(family, &table, keys)));
     }
     commit(socket, messages)
@@ -127,7 +148,16 @@ pub fn untrack(socket: &mut Socket, instance: &str, entries: &[Entry]) -> Result
 pub fn keep_translating(socket: &mut Socket, instance: &str) -> Result<(), Error> {
     let table = Guard::Translating.table(instance);
     let both = FAMILIES.iter().flat_map(|(family, ..)| {
-        [new_table(*family, &table), new_chain(*family, &table, "nat", PRIORITY_DNAT)]
+        [
+            new_table(*family, &table),
+            new_chain(*family, &table, "nat", PRIORITY_DNAT),
+            new_rule(*family, &table, |list| {
+                // Without a rule that reads it, connections are not even tracked.
+                expression(list, "ct", |state| {
+                    state.be32(1, REGISTER).be32(2, CT_STATE);
+                });
+            }),
+        ]
     });
     commit(socket, both.collect())
 }
@@ -198,32 +228,30 @@ fn new_elements(family: u8, table: &str, keys: &[Vec<u8>]) -> Message {
     message(kind::NEW_ELEMENTS, family, CREATE, all)
 }
 
-/// Addresses, ports and protocol into registers, one after the other; whoever is in the set passes
-/// untracked.
-fn new_rule(family: u8, table: &str, offset: u32, len: u32) -> Message {
-    /// Bases and attributes of `payload`, and what others need.
-    const NETWORK: u32 = 1;
-    const TRANSPORT: u32 = 2;
-    const META_PROTOCOL: u32 = 16;
+fn new_rule(family: u8, table: &str, write: impl FnOnce(&mut Attributes)) -> Message {
     let mut all = Attributes::new();
     all.text(attribute::TABLE, table).text(attribute::RULE_CHAIN, "prerouting");
-    let ports = REGISTER + len / 4;
-    all.nested(attribute::RULE_EXPRESSIONS, |list| {
-        expression(list, "meta", |meta| {
-            meta.be32(1, ports + 1).be32(2, META_PROTOCOL);
-        });
-        expression(list, "payload", |load| {
-            load.be32(1, REGISTER).be32(2, NETWORK).be32(3, offset).be32(4, len);
-        });
-        expression(list, "payload", |load| {
-            load.be32(1, ports).be32(2, TRANSPORT).be32(3, 0).be32(4, 4);
-        });
-        expression(list, "lookup", |lookup| {
-            lookup.text(1, "moving").be32(2, REGISTER);
-        });
-        expression(list, "notrack", |_| {});
-    });
+    all.nested(attribute::RULE_EXPRESSIONS, write);
     message(kind::NEW_RULE, family, CREATE | APPEND, all)
+}
+
+/// Addresses, ports and protocol into registers, one after the other; whoever is in the set passes
+/// untracked.
+fn pass_untracked(list: &mut Attributes, offset: u32, len: u32) {
+    let ports = REGISTER + len / 4;
+    expression(list, "meta", |meta| {
+        meta.be32(1, ports + 1).be32(2, META_PROTOCOL);
+    });
+    expression(list, "payload", |load| {
+        load.be32(1, REGISTER).be32(2, NETWORK_HEADER).be32(3, offset).be32(4, len);
+    });
+    expression(list, "payload", |load| {
+        load.be32(1, ports).be32(2, TRANSPORT_HEADER).be32(3, 0).be32(4, 4);
+    });
+    expression(list, "lookup", |lookup| {
+        lookup.text(1, "moving").be32(2, REGISTER);
+    });
+    expression(list, "notrack", |_| {});
 }
 
 fn expression(list: &mut Attributes, name: &str, write: impl FnOnce(&mut Attributes)) {

@@ -51,6 +51,7 @@ pub struct Moved {
 pub struct Moving {
     table: Table,
     instance: String,
+    to: Mode,
     /// Entries that the programs' flows stand for, once these are attached.
     leaving: Vec<Entry>,
     moved: Moved,
@@ -68,6 +69,7 @@ impl Moving {
         let mut moving = Self {
             table: Table::open()?,
             instance: instance.to_owned(),
+            to,
             leaving: Vec::new(),
             moved: Moved::default(),
         };
@@ -92,7 +94,20 @@ impl Moving {
             self.table.delete(entry)?;
         }
         Guard::Untracked.lower(&mut self.table.socket, &self.instance)?;
+        match self.to {
+            // They have chains of type nat of their own.
+            Mode::Nftables | Mode::Iptables => {
+                Guard::Translating.lower(&mut self.table.socket, &self.instance)?;
+            }
+            Mode::Ebpf | Mode::Ipvs => {}
+        }
         Ok(self.moved)
+    }
+
+    /// The old backend serves on: as if nothing had been.
+    pub fn abandon(mut self) -> Result<(), Error> {
+        Guard::Untracked.lower(&mut self.table.socket, &self.instance)?;
+        Ok(Guard::Translating.lower(&mut self.table.socket, &self.instance)?)
     }
 
     /// Tracked connections into flows, before the programs are attached.
@@ -204,6 +219,9 @@ impl Moving {
 /// it is gone. Reads the table of connections: not for every second.
 pub fn release(instance: &str) -> Result<bool, Error> {
     let mut table = Table::open()?;
+    if !Guard::Translating.is_up(&mut table.socket, instance)? {
+        return Ok(true);
+    }
     for of in [Family::V4, Family::V6] {
         if table.entries(of)?.iter().any(|entry| entry.endpoint().is_some()) {
             return Ok(false);

@@ -91,4 +91,4 @@ fn family_of(entry: &Entry) -> u8 {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{stale::Frontends, table::Table};
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Needs, Node,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Fill, Mode, Needs, Node,
         ServicePort, Upkeep,
     },
     model::{Family, PortKey, PortState},
@@ -87,6 +87,10 @@ impl<B: Backend> Backend for Tended<B> {
 
     fn is_resting(&self) -> bool {
         self.rules.is_resting()
+    }
+
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        self.rules.drift(max)
     }
 
     fn pending(&self) -> usize {

@@ -50,6 +50,10 @@ pub fn cleanup(pins: &Pins, state_dir: &Path) -> Result<Vec<String>, Error> {
     let existed = state_dir.exists();
     let held = lock::acquire(state_dir, pins.instance())?;
     let mut removed = remove_rules(pins.instance(), state_dir)?;
+    // A kernel without these tables never had them.
+    if let Err(error) = crate::conntrack::moving::clear(pins.instance()) {
+        tracing::debug!(error = crate::ebpf::attach::chain(&error), "no tables of connections");
+    }
     removed.extend(programs::remove(pins)?.iter().map(|path| path.display().to_string()));
     let files = [
         socket_path(state_dir, pins.instance()),

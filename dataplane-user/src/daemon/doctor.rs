@@ -80,12 +80,12 @@ fn compare(mut backend: Box<dyn Backend>, snapshot: &Snapshot) -> Result<Drift, 
     backend.observe()?;
     backend.set_node(&snapshot.node);
     backend.compile(snapshot);
-    let rows: BTreeSet<DriftRow> = backend
-        .drift(DRIFT_SHOWN_MAX)
+    let (total, some) = backend.drift(DRIFT_SHOWN_MAX);
+    let rows: BTreeSet<DriftRow> = some
         .into_iter()
         .map(|drift| DriftRow { service: name(drift.key.as_ref()), what: drift.what })
         .collect();
-    Ok(Drift { total: backend.pending(), rows: rows.into_iter().collect() })
+    Ok(Drift { total, rows: rows.into_iter().collect() })
 }
 
 fn name(key: Option<&PortKey>) -> String {

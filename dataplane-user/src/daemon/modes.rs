@@ -8,6 +8,7 @@ use crate::{
     ipvs::Ipvs,
     nftables::Nftables,
     probe,
+    shadow::Shadowed,
 };
 
 /// What `--mode` says.
@@ -47,10 +48,14 @@ pub fn choose(wish: Wish) -> Result<Mode, Error> {
 /// A backend that needs nothing but the kernel's rules; nothing for eBPF, whose programs come first.
 pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
     let instance = &settings.instance;
-    match mode {
-        Mode::Iptables => Some(Box::new(Tended::new(Iptables::new(instance, None)))),
-        Mode::Ipvs => Some(Box::new(Tended::new(Ipvs::new(instance)))),
-        Mode::Nftables => Some(Box::new(Tended::new(Nftables::new(instance)))),
-        Mode::Ebpf => None,
-    }
+    let rules: Box<dyn Backend> = match mode {
+        Mode::Iptables => Box::new(Tended::new(Iptables::new(instance, None))),
+        Mode::Ipvs => Box::new(Tended::new(Ipvs::new(instance))),
+        Mode::Nftables => Box::new(Tended::new(Nftables::new(instance))),
+        Mode::Ebpf => return None,
+    };
+    Some(match &settings.shadow {
+        Some(counts) => Box::new(Shadowed::new(rules, counts.clone())),
+        None => rules,
+    })
 }

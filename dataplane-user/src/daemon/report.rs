@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    backend::Mode, ebpf::attach::Attachment, sync::histogram::Histogram, view::ServiceName,
+    backend::Mode, ebpf::attach::Attachment, shadow::Counts, sync::histogram::Histogram,
+    view::ServiceName,
 };
 
 /// A sync that takes longer than this makes the node unhealthy (kube-proxy: twice its sync period).
@@ -53,6 +54,9 @@ pub struct Report {
     /// Names of the service ports in the maps.
     #[serde(skip)]
     pub services: Vec<ServiceName>,
+    /// What comparisons with eBPF found, where they are made.
+    #[serde(skip)]
+    pub shadow: Option<Counts>,
     /// Since when a change waits.
     #[serde(skip)]
     pub waiting_since: Option<Instant>,

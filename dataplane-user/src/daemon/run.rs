@@ -16,6 +16,7 @@ use super::{
     doctor::Examiner,
     feed::Fed,
     lock, places, reading,
+    rows::Rows,
     serving::{self, Request, Requests, Serving, Surroundings},
     settings::socket_path,
     sync,
@@ -81,11 +82,13 @@ impl Node {
             Surroundings { shared: shared.clone(), devices: watch.devices(), needs: needed };
         let (serving, backend) = Serving::start(settings, pins.clone(), around)?;
         let examiner = Arc::new(OnceLock::new());
+        let rows = Arc::new(OnceLock::new());
         let (asks, requests) = Requests::new();
         let context = Context {
             shared: shared.clone(),
             pins: pins.clone(),
             examiner: Arc::clone(&examiner),
+            rows: Arc::clone(&rows),
             modes: asks,
         };
         let addresses = [
@@ -98,6 +101,7 @@ impl Node {
         let handles = started.handles;
         tokio::spawn(pass_on(handles.needs.clone(), needs));
         examiner.get_or_init(|| Examiner::new(settings.clone(), pins, handles.snapshots.clone()));
+        rows.get_or_init(|| Rows::new(handles.snapshots.clone(), handles.services.clone()));
         tokio::spawn(destroy_sockets(serving.sockets(), started.departed));
         let mut node = Self { shared, watch, serving, handles, requests, _lock: lock };
         // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile. Where

@@ -9,15 +9,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Settings, Shared,
+    connections::{self, Connections},
     departed::SocketMaps,
     modes,
+    node::backend_node,
     programs::{self, Programs},
     record::{self, Record},
 };
 use crate::{
     backend::{Backend, Error as BackendError, Mode, Needs},
     devices::Devices,
-    ebpf::{attach, maps::MapError, pin::Pins},
+    ebpf::{
+        attach,
+        maps::{KernelMaps, MapError},
+        pin::Pins,
+    },
     sync::{chain, switch::Switcher},
 };
 
@@ -145,6 +151,7 @@ impl Serving {
         pins: Pins,
         around: Surroundings,
     ) -> Result<(Self, Box<dyn Backend>), Error> {
+        around.shared.update(|report| report.shadow.clone_from(&settings.shadow));
         let record = Record::read(&settings.state_dir, &settings.instance);
         let mode = match record.chosen(settings.mode) {
             Some(mode) => {
@@ -229,7 +236,17 @@ impl Serving {
         if self.mode == Mode::Ebpf {
             self.wait_until_told().await;
         }
+        let left = from.contains(&Mode::Ebpf).then(|| KernelMaps::from_pins(&self.pins.maps()));
+        let maps = match left {
+            Some(maps) => maps.ok(),
+            None => maps_of(self.programs.as_ref()),
+        };
+        let connections = match from.first() {
+            Some(from) => self.take_along((*from, self.mode), maps),
+            None => Connections::default(),
+        };
         if !self.attach()? {
+            connections.abandon();
             return Ok(false);
         }
         for mode in from {
@@ -240,6 +257,10 @@ impl Serving {
                 tracing::info!(%mode, "removed what another mode had left");
             }
         }
+        if let Some(words) = connections.finish() {
+            tracing::info!("{words}");
+        }
+        tokio::spawn(connections::release(self.settings.instance.clone()));
         Ok(self.leaving.is_empty())
     }
 
@@ -272,11 +293,14 @@ impl Serving {
         changed.steps.push(format!("{to} is programmed in full"));
         self.mode = to;
         let last_programs = mem::replace(&mut self.programs, programs);
-        if to == Mode::Ebpf
-            && let Err(error) = self.attach_in_place_of(from).await
-        {
-            return Err(self.go_back(from, last, switcher, error).await);
-        }
+        let connections = if to == Mode::Ebpf {
+            match self.attach_in_place_of(from).await {
+                Ok(connections) => connections,
+                Err(error) => return Err(self.go_back(from, last, switcher, error).await),
+            }
+        } else {
+            self.take_along((from, to), maps_of(last_programs.as_ref()))
+        };
         self.tell_sockets()?;
         self.record.choose(self.settings.mode, to)?;
         self.leaving.insert(from);
@@ -290,13 +314,31 @@ impl Serving {
                 changed.steps.push(format!("{from} is not removed yet, trying again: {error}"));
             }
         }
+        changed.steps.extend(connections.finish());
+        tokio::spawn(connections::release(self.settings.instance.clone()));
         self.attach()?;
         Ok(changed)
     }
 
-    /// Attaches all programs, or says which one cannot be.
-    async fn attach_in_place_of(&mut self, from: Mode) -> Result<(), Error> {
+    /// Lets the next mode know what runs; `maps` have it or get it, where programs are one of both.
+    fn take_along(&self, ways: (Mode, Mode), maps: Option<KernelMaps>) -> Connections {
+        let loopback = self.settings.selection.node_ports.has_loopback();
+        let node = backend_node(&self.around.devices.borrow(), loopback);
+        Connections::begin(ways, maps, &node, &self.settings.instance)
+    }
+
+    /// Attaches all programs, or says which one cannot be; what runs is in their maps by then.
+    async fn attach_in_place_of(&mut self, from: Mode) -> Result<Connections, Error> {
         self.wait_until_told().await;
+        let connections = self.take_along((from, self.mode), maps_of(self.programs.as_ref()));
+        if let Err(error) = self.attach_all(from) {
+            connections.abandon();
+            return Err(error);
+        }
+        Ok(connections)
+    }
+
+    fn attach_all(&mut self, from: Mode) -> Result<(), Error> {
         self.attach()?;
         let attachments = self.around.shared.report().attachments;
         let failed = attachments.into_iter().find_map(|attachment| {
@@ -393,4 +435,8 @@ impl Serving {
             tracing::warn!("the programs do not know yet what the services need of them");
         }
     }
+}
+
+fn maps_of(programs: Option<&Programs>) -> Option<KernelMaps> {
+    programs.and_then(|programs| programs.maps().ok())
 }

@@ -14,6 +14,7 @@ use crate::{
         load::MapSizes,
         pin,
     },
+    shadow::Counts,
 };
 
 /// Host ends of pods' links as the usual CNI plugins name them.
@@ -72,6 +73,9 @@ pub struct Settings {
     pub sizes: MapSizes,
     /// Whether the programs log.
     pub debug: bool,
+    /// Where decisions of other modes are counted that eBPF would have made too, or not; none means
+    /// that they are not compared.
+    pub shadow: Option<Counts>,
 }
 
 impl Settings {
@@ -95,6 +99,7 @@ impl Settings {
             health_address: SocketAddr::from(([0, 0, 0, 0], 10256)),
             sizes: MapSizes::default(),
             debug: false,
+            shadow: None,
         }
     }
 }

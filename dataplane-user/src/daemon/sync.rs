@@ -31,6 +31,8 @@ pub struct Handles {
     pub switcher: Switcher<Box<dyn Backend>>,
     /// Tells what the kernel should hold.
     pub snapshots: Snapshots,
+    /// Tells which services are in the kernel.
+    pub services: Services,
     /// How things stand.
     pub status: watch::Receiver<Status>,
 }
@@ -60,7 +62,8 @@ where
     let (send_departed, departed) = mpsc::unbounded_channel();
     sync.send_departed(send_departed);
     let (needs, switcher, snapshots) = (sync.needs(), sync.switcher(), sync.snapshots());
-    let handles = Handles { needs, switcher, snapshots, status: sync.status() };
+    let (services, status) = (sync.services(), sync.status());
+    let handles = Handles { needs, switcher, snapshots, services, status };
     tokio::spawn(name_services(sync.status(), sync.services(), shared.clone()));
     tokio::spawn(follow(sync.status(), shared));
     let (stamped, received) = mpsc::channel(EVENTS_MAX);

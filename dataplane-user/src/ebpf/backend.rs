@@ -82,8 +82,9 @@ impl<M: MapWriter + Send> Backend for Ebpf<M> {
         self.program.as_ref().map_or(0, Program::pending)
     }
 
-    fn drift(&self, max: usize) -> Vec<Drift> {
-        self.program.as_ref().map(|program| program.drift(max)).unwrap_or_default()
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        let drift = |program: &Program| (program.pending(), program.drift(max));
+        self.program.as_ref().map(drift).unwrap_or_default()
     }
 
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {

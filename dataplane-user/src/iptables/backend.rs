@@ -1,5 +1,7 @@
 //! The iptables backend as the loop drives it: a program, and what the kernel holds of it.
 
+mod drift;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -16,7 +18,8 @@ use super::{
 };
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Mode, Node, ServicePort, Upkeep,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Mode, Node, ServicePort,
+        Upkeep,
     },
     model::{Family, PortKey, PortState},
 };
@@ -312,6 +315,10 @@ impl Backend for Iptables {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>) {
         self.program.change(key, state);
         self.note_limits(key, state);
+    }
+
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        self.differences(max)
     }
 
     fn pending(&self) -> usize {

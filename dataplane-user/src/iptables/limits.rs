@@ -12,7 +12,7 @@ pub const LIMITS: &[Limit] = &[
     Limit { feature: "session affinity of many clients", why: AFFINITY },
 ];
 
-pub(super) const LOOPBACK6: &str = "netfilter cannot send what a process addresses to ::1 to another machine; \
+const LOOPBACK6: &str = "netfilter cannot send what a process addresses to ::1 to another machine; \
      127.0.0.1 and the node's other addresses serve";
 
 const AFFINITY: &str = "`recent` keeps the last 100 clients of an endpoint (`ip_list_tot` of the \

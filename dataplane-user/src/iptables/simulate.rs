@@ -7,13 +7,13 @@ use std::{
 
 use super::{
     half::Half,
-    limits::LOOPBACK6,
     names::Chain,
     program::Program,
     rule::{Match, Rule, Table, Target},
 };
 use crate::{
     backend::{Desired, Mode, Node},
+    limits,
     model::{DropCause, Family, Outcome, Packet, PortKey, PortState, Scope},
     simulate::Simulated,
 };
@@ -86,7 +86,7 @@ impl Simulated for Program {
 
     fn cannot(&self, packet: &Packet) -> Option<&'static str> {
         let is_loopback = packet.destination.is_ipv6() && packet.destination.is_loopback();
-        (packet.scope == Scope::Host && is_loopback).then_some(crate::limits::LOOPBACK6)
+        (packet.scope == Scope::Host && is_loopback).then_some(limits::LOOPBACK6)
     }
 }
 

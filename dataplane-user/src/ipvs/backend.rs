@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{
-    contents::Contents, host::Host, program::Program, system::System, treatment::MASQUERADE,
-    writer::Writer,
+    contents::Contents, drift::differences, host::Host, program::Program, system::System,
+    treatment::MASQUERADE, writer::Writer,
 };
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Node, ServicePort,
-        Upkeep,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Fill, Mode, Node,
+        ServicePort, Upkeep,
     },
     model::{PortKey, PortState},
 };
@@ -97,6 +97,10 @@ impl<S: System> Backend for Ipvs<S> {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>) {
         self.program.change(key, state);
         self.writer.mark(self.program.take_dirty());
+    }
+
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        differences(&self.program, self.writer.seen(), max)
     }
 
     fn pending(&self) -> usize {

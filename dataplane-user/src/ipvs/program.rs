@@ -104,6 +104,11 @@ impl Program {
         self.ports.iter().enumerate().map(port).collect()
     }
 
+    /// Who has a frontend.
+    pub(super) fn owner(&self, of: &Virtual) -> Option<PortKey> {
+        self.claims.get(of)?.first().map(|claim| claim.key.clone())
+    }
+
     /// Makes it right for the whole table.
     pub fn compile(&mut self, table: &dyn Desired) {
         let wanted: BTreeSet<PortKey> = table.keys().collect();

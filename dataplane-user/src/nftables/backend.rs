@@ -1,5 +1,7 @@
 //! The nftables backend as the loop drives it.
 
+mod drift;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -18,7 +20,8 @@ use super::{
 };
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Mode, Node, ServicePort, Upkeep,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Mode, Node, ServicePort,
+        Upkeep,
     },
     model::{Family, PortKey, PortState},
 };
@@ -202,6 +205,10 @@ impl Backend for Nftables {
 
     fn change(&mut self, key: &PortKey, state: Option<&PortState>) {
         self.program.change(key, state);
+    }
+
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        self.differences(max)
     }
 
     fn pending(&self) -> usize {

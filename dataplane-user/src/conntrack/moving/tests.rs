@@ -119,7 +119,6 @@ fn tracked_connections_become_flows_and_the_rest_is_kept() {
         };
         maps.update(names::CONFIG, &[0u32], &[config]).unwrap();
         let mut table = Table::open().unwrap();
-        let endpoint = socket("127.0.0.1");
         // These are no loopback addresses as far as the kernel asks, so that clients are not the host's.
         let client = |at: u8| {
             let address = format!("10.77.0.{at}");
@@ -128,6 +127,9 @@ fn tracked_connections_become_flows_and_the_rest_is_kept() {
             socket(&address)
         };
         let clients = [1, 2, 3, 4].map(client);
+        let endpoint = client(9);
+        let route = ["route", "add", "10.96.0.0/16", "dev", "lo"];
+        assert!(std::process::Command::new("ip").args(route).status().unwrap().success());
         let (frontend, gone) = ("10.96.0.1:80", "10.96.0.2:80");
         served(&mut maps, frontend, &endpoint);
         let moves = entry(&clients[0], frontend, &endpoint, "");
