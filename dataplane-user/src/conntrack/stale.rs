@@ -202,13 +202,15 @@ mod tests {
         let to_first = entry(UDP, "10.96.0.10:53", "10.1.0.1:5353");
         let by_node = entry(UDP, "192.0.2.1:30053", "10.1.0.1:5353");
         let to_second = entry(UDP, "10.96.0.10:53", "10.1.0.2:5353");
-        let stale = |frontends: &Frontends, entry| frontends.is_stale(entry, |_| Scope::Pod);
+        let stale =
+            |frontends: &Frontends, entry: &Entry| frontends.is_stale(entry, |_| Scope::Pod);
         assert!(!stale(&frontends, &to_first) && !stale(&frontends, &by_node));
         frontends.change(&key("udp"), Some(&state(Protocol::Udp, &["10.1.0.2", "10.1.0.3"])));
         assert!(frontends.is_due());
         assert!(stale(&frontends, &to_first) && stale(&frontends, &by_node));
         assert!(!stale(&frontends, &to_second));
-        assert!(!stale(&frontends, &entry(6, "10.96.0.10:53", "10.1.0.1:5353")), "TCP stays");
+        let tcp = entry(6, "10.96.0.10:53", "10.1.0.1:5353");
+        assert!(!stale(&frontends, &tcp), "TCP stays");
         frontends.change(&key("udp"), Some(&state(Protocol::Udp, &[])));
         assert!(stale(&frontends, &to_second), "nobody is left");
     }
