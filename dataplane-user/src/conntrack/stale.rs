@@ -202,7 +202,8 @@ mod tests {
         let to_first = entry(UDP, "10.96.0.10:53", "10.1.0.1:5353");
         let by_node = entry(UDP, "192.0.2.1:30053", "10.1.0.1:5353");
         let to_second = entry(UDP, "10.96.0.10:53", "10.1.0.2:5353");
-        let stale = |frontends: &Frontends, entry| frontends.is_stale(entry, |_| Scope::Pod);
+        let stale =
+            |frontends: &Frontends, entry: &Entry| frontends.is_stale(entry, |_| Scope::Pod);
         assert!(!stale(&frontends, &to_first) && !stale(&frontends, &by_node));
         frontends.change(&key("udp"), Some(&state(Protocol::Udp, &["10.1.0.2", "10.1.0.3"])));
         assert!(frontends.is_due());
