@@ -209,7 +209,8 @@ mod tests {
         assert!(frontends.is_due());
         assert!(stale(&frontends, &to_first) && stale(&frontends, &by_node));
         assert!(!stale(&frontends, &to_second));
-        assert!(!stale(&frontends, &entry(6, "10.96.0.10:53", "10.1.0.1:5353")), "TCP stays");
+        let tcp = entry(6, "10.96.0.10:53", "10.1.0.1:5353");
+        assert!(!stale(&frontends, &tcp), "TCP stays");
         frontends.change(&key("udp"), Some(&state(Protocol::Udp, &[])));
         assert!(stale(&frontends, &to_second), "nobody is left");
     }

@@ -4,6 +4,7 @@ use std::{
     io::{self, BufReader},
     net::{SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -116,10 +117,11 @@ fn ask_udp(
     let mut question = nonce.to_be_bytes().to_vec();
     question.extend(down.to_be_bytes());
     question.extend((0..size.up).map(pattern));
-    match to {
-        Some(to) => socket.send_to(&question, to)?,
-        None => socket.send(&question)?,
+    let sent = match to {
+        Some(to) => socket.send_to(&question, to),
+        None => socket.send(&question),
     };
+    sent.or_else(|error| refused(socket, error))?;
     let mut buffer = vec![0; 65_536];
     // Late answers to earlier questions are passed over.
     loop {
@@ -132,6 +134,21 @@ fn ask_udp(
             return Ok((seen, socket.local_addr()?, peer, length));
         }
     }
+}
+
+/// The refusal behind a datagram that netfilter has rejected on its way out: `send` says EPERM, as for
+/// one that is dropped, and the ICMP error makes the difference a moment later.
+fn refused(socket: &UdpSocket, error: io::Error) -> io::Result<usize> {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Err(error);
+    }
+    for _ in 0..20 {
+        if let Some(refusal) = socket.take_error()? {
+            return Err(refusal);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Err(error)
 }
 
 pub(super) fn failure(error: &io::Error, begun: Instant) -> Failure {

@@ -12,7 +12,7 @@ use hashplane_tests::{
     skip,
 };
 
-use crate::support::{World, assert_no_errors, load};
+use crate::support::{World, load};
 
 /// With the default policies, and with `externalTrafficPolicy: Local`.
 const NODE_PORTS: [u16; 2] = [30_080, 30_081];
@@ -68,8 +68,28 @@ impl Way {
 }
 
 /// Whether a TCP connection goes on when its node goes from one backend to another.
-const fn survives(_from: Mode, _to: Mode, _way: Way) -> bool {
-    true
+fn survives(from: Mode, to: Mode, way: Way) -> bool {
+    use Mode::{Ebpf, Iptables, Ipvs, Nftables};
+    match (from, to) {
+        // Connections are taken along.
+        (Ebpf | Nftables | Iptables, Ebpf | Nftables | Iptables) => true,
+        // They should be; no test has seen it. A socket that a hook has translated speaks to its
+        // endpoint itself.
+        (Ebpf, Ipvs) => matches!(way, Way::Hooks | Way::Host),
+        (Nftables | Iptables, Ipvs) | (Ipvs, Ebpf | Nftables | Iptables | Ipvs) => false,
+    }
+}
+
+/// How many requests of a load that asks one after the other may fail. What is on its way while
+/// programs are attached or detached may meet either backend, half way.
+const fn errors_max(from: Mode, to: Mode) -> u64 {
+    match (from, to) {
+        (Mode::Ebpf, _) | (_, Mode::Ebpf) => 1,
+        (
+            Mode::Nftables | Mode::Iptables | Mode::Ipvs,
+            Mode::Nftables | Mode::Iptables | Mode::Ipvs,
+        ) => 0,
+    }
 }
 
 enum Open {
@@ -95,17 +115,21 @@ struct Established {
 }
 
 impl Established {
-    /// How it has ended, if it had to go on.
-    fn end(&self) -> Option<String> {
+    /// How it has ended, if it had to go on. The first datagram may be lost on the way.
+    fn end(&self, round: usize) -> Option<String> {
         let answer = self.open.ask();
         if !self.must_survive {
-            // One datagram may be lost; the next one is served by the new backend.
             return None;
         }
-        match answer {
-            Ok(answer) if answer.seen.pod == self.server => None,
-            Ok(answer) => Some(format!("{}: {}, then {answer:?}", self.what, self.server)),
-            Err(failure) => Some(format!("{}: {failure}", self.what)),
+        match (&self.open, answer) {
+            (Open::Tcp(_), Ok(answer)) if answer.seen.pod != self.server => {
+                Some(format!("{}: {}, then {answer:?}", self.what, self.server))
+            }
+            (Open::Udp(_), Err(_)) if round == 0 => None,
+            (Open::Tcp(_) | Open::Udp(_), Err(failure)) => {
+                Some(format!("{}: {failure}", self.what))
+            }
+            (Open::Tcp(_) | Open::Udp(_), Ok(_)) => None,
         }
     }
 }
@@ -120,7 +144,7 @@ fn establish(world: &World, web: &Service, from: Mode, to: Mode) -> Vec<Establis
             for (transport, open) in [(Transport::Tcp, tcp), (Transport::Udp, udp)] {
                 let what = format!("{from} to {to}, {}, {family:?} {transport:?}", way.name());
                 let answer = open.ask().unwrap_or_else(|error| panic!("{what}: {error}"));
-                let must_survive = transport == Transport::Tcp && survives(from, to, way);
+                let must_survive = survives(from, to, way);
                 all.push(Established { what, must_survive, open, server: answer.seen.pod });
             }
         }
@@ -128,17 +152,16 @@ fn establish(world: &World, web: &Service, from: Mode, to: Mode) -> Vec<Establis
     all
 }
 
-/// New connections on each way, and datagrams of one socket, all the time.
+/// New connections and datagrams of new sockets on each way, all the time.
 fn loads(world: &World, web: &Service) -> Vec<(String, RunningLoad)> {
     let mut running = Vec::new();
     for way in Way::ALL {
         for family in Family::ALL {
             let (client, to) = (way.client(world), way.to(world, web, family));
-            let patterns =
-                [(Transport::Tcp, Pattern::NewSocket), (Transport::Udp, Pattern::OneUnconnected)];
-            for (transport, pattern) in patterns {
-                let what = format!("{} {family:?} {transport:?} {pattern:?}", way.name());
-                running.push((what, client.start_load(load(transport, to, pattern)).unwrap()));
+            for transport in Transport::ALL {
+                let what = format!("{} {family:?} {transport:?}", way.name());
+                let load = load(transport, to, Pattern::NewSocket);
+                running.push((what, client.start_load(load).unwrap()));
             }
         }
     }
@@ -166,15 +189,17 @@ fn check(from: Mode, to: Mode) {
     assert_eq!(world.a.report().unwrap()["mode"], to.name(), "{steps}");
     // What the old backend leaves for a while is gone by then.
     let mut ended = Vec::new();
-    for pause_ms in [0, 1500] {
+    for (round, pause_ms) in [0, 1500].into_iter().enumerate() {
         thread::sleep(Duration::from_millis(pause_ms));
-        ended.extend(established.iter().filter_map(Established::end));
+        ended.extend(established.iter().filter_map(|it| it.end(round)));
     }
-    let loaded = running.into_iter().map(|(what, load)| (what, load.stop().unwrap()));
-    for (what, loaded) in loaded.collect::<Vec<_>>() {
-        assert_no_errors(&loaded, &format!("{from} to {to}: {what}\n{steps}{}", world.a.log()));
+    for (what, load) in running {
+        let loaded = load.stop().unwrap();
+        if loaded.errors > errors_max(from, to) || loaded.total() < 20 {
+            ended.push(format!("{what}: {loaded:?}"));
+        }
     }
-    assert!(ended.is_empty(), "{ended:#?}\n{steps}{}", world.a.log());
+    assert!(ended.is_empty(), "{from} to {to}: {ended:#?}\n{steps}{}", world.a.log());
 }
 
 #[test]
