@@ -5,6 +5,7 @@ pub mod entry;
 pub mod convert;
 pub mod guard;
 pub mod moving;
+pub mod place;
 pub mod stale;
 pub mod table;
 pub mod tended;

@@ -5,7 +5,6 @@ pub mod counts;
 
 mod listen;
 mod nowhere;
-pub mod place;
 
 pub mod shadowed;
 

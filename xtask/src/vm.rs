@@ -129,8 +129,9 @@ fn test_program(package: &str, which: &[&str]) -> Result<String> {
 fn variables(mode: Option<&str>) -> Vec<(String, String)> {
     let binary = run::target_dir().join("debug/hashplane");
     let mut variables = vec![("HASHPLANE_BIN", binary.to_string_lossy().into_owned())];
-    // Programs take the emulated processors half a minute to verify, once per daemon.
-    let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_unset| "1".to_owned());
+    // To verify its programs a daemon takes an emulated processor half a minute.
+    let usual = if matches!(mode, None | Some("ebpf")) { "1" } else { "2" };
+    let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_unset| usual.to_owned());
     variables.push(("RUST_TEST_THREADS", threads));
     variables.extend(mode.map(|mode| ("HASHPLANE_MODE", mode.to_owned())));
     let passed_on = ["RUST_BACKTRACE", "RUST_LOG", "PROPTEST_CASES", "UPDATE_SNAPSHOTS"];

@@ -74,14 +74,18 @@ impl Moving {
             moved: Moved::default(),
         };
         match (from, to, maps) {
-            (Mode::Ebpf, Mode::Ebpf, _) => {}
-            (_, Mode::Ebpf, Some(maps)) => moving.into_flows(maps, node)?,
-            (Mode::Ebpf, _, Some(maps)) => moving.into_entries(maps, to)?,
+            (Mode::Nftables | Mode::Iptables | Mode::Ipvs, Mode::Ebpf, Some(maps)) => {
+                moving.into_flows(maps, node)?;
+            }
+            (Mode::Ebpf, Mode::Nftables | Mode::Iptables | Mode::Ipvs, Some(maps)) => {
+                moving.into_entries(maps, to)?;
+            }
             (Mode::Ipvs, Mode::Nftables | Mode::Iptables, _) => moving.translate()?,
             (Mode::Nftables | Mode::Iptables, Mode::Ipvs, _) => moving.keep(to)?,
             // Both read the same table of connections, or there is nothing to read.
             (Mode::Nftables | Mode::Iptables, Mode::Nftables | Mode::Iptables, _)
             | (Mode::Ipvs, Mode::Ipvs, _)
+            | (Mode::Ebpf, Mode::Ebpf, _)
             | (Mode::Ebpf, _, None)
             | (_, Mode::Ebpf, None) => {}
         }

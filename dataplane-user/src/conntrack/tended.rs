@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{stale::Frontends, table::Table};
+use super::{place::Places, stale::Frontends, table::Table};
 use crate::{
     backend::{
         Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Fill, Mode, Needs, Node,
         ServicePort, Upkeep,
     },
-    model::{Family, PortKey, PortState},
+    model::{Family, PortKey, PortState, Scope},
     netlink,
 };
 
@@ -18,25 +18,29 @@ use crate::{
 pub struct Tended<B> {
     rules: B,
     frontends: Frontends,
-    table: Option<Table>,
+    table: Option<(Table, Places)>,
+    node: Node,
 }
 
 impl<B: Backend> Tended<B> {
     /// Looks after the entries of these rules.
     pub fn new(rules: B) -> Self {
-        Self { rules, frontends: Frontends::default(), table: None }
+        Self { rules, frontends: Frontends::default(), table: None, node: Node::default() }
     }
 
     /// Deletes the entries that lie; how many. The rules are right already.
     fn clean(&mut self) -> Result<usize, netlink::Error> {
-        let table = match &mut self.table {
-            Some(table) => table,
-            none @ None => none.insert(Table::open()?),
+        let (table, places) = match &mut self.table {
+            Some(opened) => opened,
+            none @ None => none.insert((Table::open()?, Places::open()?)),
         };
+        places.set_node(&self.node);
         let mut deleted = 0;
         for family in [Family::V4, Family::V6] {
             for entry in table.entries(family)? {
-                if self.frontends.is_stale(&entry) {
+                // A client whose way nobody knows is gone or comes from outside.
+                let scope = |client| places.scope(client).unwrap_or(Scope::Outside);
+                if self.frontends.is_stale(&entry, scope) {
                     deleted += usize::from(table.delete(&entry)?);
                 }
             }
@@ -56,6 +60,7 @@ impl<B: Backend> Backend for Tended<B> {
 
     fn set_node(&mut self, node: &Node) {
         self.frontends.set_node(node);
+        self.node.clone_from(node);
         self.rules.set_node(node);
     }
 

@@ -76,7 +76,7 @@ where
         }
     });
     tokio::spawn(async move { drop(sync.run(received).await) });
-    Started { handles: handles, departed }
+    Started { handles, departed }
 }
 
 /// Keeps the names of the services in the report: soon after a change, and not once per change.

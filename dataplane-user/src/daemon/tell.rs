@@ -34,7 +34,7 @@ impl Teller {
     pub fn new(facts: Facts, mut maps: KernelMaps) -> Result<Self, MapError> {
         let needs = read_needs(&mut maps, &facts.node_ports)?;
         let (held, told) = (Held::left_behind(needs, Instant::now()), watch::Sender::default());
-        Ok(Self { held, facts, maps, told })
+        Ok(Self { facts, held, maps, told })
     }
 
     /// Writes what has changed of the node.

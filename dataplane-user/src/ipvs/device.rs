@@ -20,7 +20,7 @@ const CREATE: u16 = 0x400;
 
 /// `IFLA_*`.
 const NAME: u16 = 3;
-const LINK_INFO: u16 = 18;
+const LINK_DETAIL: u16 = 18;
 const FAMILY_SPECIFIC: u16 = 26;
 /// `IFLA_INFO_KIND`.
 const KIND: u16 = 1;
@@ -98,7 +98,7 @@ impl Device {
         if self.find()?.is_none() {
             let mut of = Attributes::new();
             of.text(NAME, &self.name);
-            of.nested(LINK_INFO, |of| {
+            of.nested(LINK_DETAIL, |of| {
                 of.text(KIND, "dummy");
             });
             let flags = CREATE | EXCLUSIVE;

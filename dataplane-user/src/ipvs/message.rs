@@ -73,7 +73,7 @@ const TRANSLATE: u32 = 0;
 
 /// A virtual server as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenService {
+pub(super) struct SeenService {
     /// By what it is found.
     pub key: ServerKey,
     /// The name of its scheduler.

@@ -182,10 +182,11 @@ fn tell(world: &mut World, step: &Step, ipvs: &mut Ipvs<FakeSystem>) {
     }
 }
 
+/// Servers without their marks, addresses, elements.
+type Unmarked = (Vec<(Option<Virtual>, Server)>, BTreeSet<IpAddr>, Vec<Element>);
+
 /// Two programs may give marks in another order.
-fn unmarked(
-    contents: &Contents,
-) -> (Vec<(Option<Virtual>, Server)>, BTreeSet<IpAddr>, Vec<Element>) {
+fn unmarked(contents: &Contents) -> Unmarked {
     let servers = contents.servers.iter().map(|(key, server)| match key {
         ServerKey::Address(at) => (Some(*at), server.clone()),
         ServerKey::Mark(..) => (None, server.clone()),

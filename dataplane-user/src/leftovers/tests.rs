@@ -1,6 +1,6 @@
 //! Rules as kube-proxy makes them, beside those of others, in a namespace: the ones go, the others stay.
 
-use std::{process::Command, thread};
+use std::{fmt::Write as _, process::Command, thread};
 
 use super::*;
 use crate::probe::tools::Variant;
@@ -54,9 +54,10 @@ fn rules(services: usize, cidr: &str, host: &str) -> String {
          :KUBE-MARK-MASQ - [0:0]\n:CNI-MASQ - [0:0]\n",
     );
     for number in 0..services {
-        text.push_str(&format!(":KUBE-SVC-{number:016} - [0:0]\n:KUBE-SEP-{number:016} - [0:0]\n"));
+        write!(text, ":KUBE-SVC-{number:016} - [0:0]\n:KUBE-SEP-{number:016} - [0:0]\n").unwrap();
     }
-    text.push_str(&format!(
+    write!(
+        text,
         "-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\
@@ -67,15 +68,14 @@ fn rules(services: usize, cidr: &str, host: &str) -> String {
          -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n\
          -A CNI-MASQ ! -d {cidr} -j MASQUERADE\n\
          -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\n"
-    ));
+    )
+    .unwrap();
     for number in 0..services {
-        text.push_str(&format!(
-            "-A KUBE-SERVICES -d {host} -p tcp --dport {port} -j KUBE-SVC-{number:016}\n\
+        write!(text, "-A KUBE-SERVICES -d {host} -p tcp --dport {port} -j KUBE-SVC-{number:016}\n\
              -A KUBE-SVC-{number:016} ! -s {cidr} -j KUBE-MARK-MASQ\n\
              -A KUBE-SVC-{number:016} -m comment --comment \"ns/web{number} -> it's \\\"one\\\"\" -j KUBE-SEP-{number:016}\n\
              -A KUBE-SEP-{number:016} -p tcp -j DNAT --to-destination :{port}\n",
-            port = 1000 + number,
-        ));
+            port = 1000 + number).unwrap();
     }
     text.push_str("COMMIT\n");
     text
@@ -193,7 +193,7 @@ fn the_device_of_kube_proxy_goes_with_its_virtual_servers() {
         assert_eq!(found.leftovers.last().unwrap().what, expected);
         assert!(remove_kube_proxy().failed.is_empty());
         assert!(nix::net::if_::if_nametoindex("kube-ipvs0").is_err());
-        assert_eq!(servers().contains("0A600001"), false);
+        assert!(!servers().contains("0A600001"));
         assert_eq!(servers().contains("C0000209"), count > 0, "that of somebody else stays");
     });
 }

@@ -12,11 +12,10 @@ use std::{
 use super::{
     Counts, Finding,
     compare::{compare, is_to_node, packet},
-    place::Places,
 };
 use crate::{
     backend::Node,
-    conntrack::Entry,
+    conntrack::{Entry, place::Places},
     ebpf::{Program, simulate::simulate},
     netlink::{
         Error, Received, Socket,

@@ -173,7 +173,7 @@ fn real_connections_agree_until_a_difference_is_planted() {
         ask(&endpoint, &counts, Finding::Endpoint);
         backend.image().program.change(&key(), None).unwrap();
         ask(&endpoint, &counts, Finding::OnlyNetfilter);
-        backend.image().changed = Instant::now() + Duration::from_secs(60);
+        backend.image().changed = Instant::now() + Duration::from_mins(1);
         ask(&endpoint, &counts, Finding::Unsure);
         backend.remove().unwrap();
     });

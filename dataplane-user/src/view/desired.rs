@@ -22,6 +22,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Ports(BTreeMap<PortKey, (u32, PortState)>);
 
+/// Where clients connect: an address, or any of the node; family, port, protocol.
+type Place = (Option<IpAddr>, Family, u16, u8);
+
 impl Ports {
     /// The service ports that the backend serves.
     pub fn new(table: &dyn Desired, served: &[ServicePort]) -> Self {
@@ -106,7 +109,7 @@ impl Ports {
 
     /// Those tracked connections that go to a frontend and were sent on to an endpoint.
     pub fn flows(&self, entries: &[Entry], node: &Node) -> Vec<FlowRow> {
-        let mut known: BTreeMap<(Option<IpAddr>, Family, u16, u8), (String, u32)> = BTreeMap::new();
+        let mut known: BTreeMap<Place, (String, u32)> = BTreeMap::new();
         for (service, key, number, state) in self.iter() {
             for frontend in &state.frontends {
                 let address = match frontend.address {

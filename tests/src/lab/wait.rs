@@ -51,14 +51,15 @@ pub fn eventually<T>(
     mut attempt: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let begun = Instant::now();
-    let limit = slowed(limit);
+    // On a slow machine those who ask keep those who answer from their work.
+    let (limit, pause) = (slowed(limit), slowed(Duration::from_millis(10)));
     loop {
         match attempt() {
             Ok(done) => return Ok(done),
             Err(error) if begun.elapsed() > limit => {
                 return Err(error.context(format!("still so after {limit:?}")));
             }
-            Err(_not_yet) => thread::sleep(Duration::from_millis(10)),
+            Err(_not_yet) => thread::sleep(pause),
         }
     }
 }

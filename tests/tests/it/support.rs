@@ -262,7 +262,7 @@ pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T 
             return done;
         }
         assert!(begun.elapsed() < slowed(Duration::from_secs(10)), "{what}: not after ten seconds");
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(slowed(Duration::from_millis(20)));
     }
 }
 
