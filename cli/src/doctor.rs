@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 }
 
 /// The daemon reads back everything that the kernel holds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Prints; fails with 1 where something is not as it should be.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -41,7 +41,7 @@ pub enum IptablesError {
     Restore(Family, #[source] CommandError),
     /// The rules of one service port are refused; all others are in place.
     #[error("cannot serve port '{}' of {}/{}, all others are served", .0.port, .0.namespace, .0.service)]
-    Refused(PortKey, #[source] CommandError),
+    Refused(Box<PortKey>, #[source] Box<CommandError>),
 }
 
 const fn name(family: Family) -> &'static str {
@@ -191,8 +191,9 @@ impl Iptables {
                     applied.deleted += restore.deleted;
                     self.kernel(family).took(restore);
                     self.program.half_mut(family).changed.clear();
-                    return refused
-                        .map_or(Ok(()), |(key, error)| Err(IptablesError::Refused(key, error)));
+                    return refused.map_or(Ok(()), |(key, error)| {
+                        Err(IptablesError::Refused(Box::new(key), Box::new(error)))
+                    });
                 }
                 Err(CommandError::Line { program, line, rule, said }) => {
                     let key = self.program.key_of_line(family, &rule);
@@ -206,7 +207,7 @@ impl Iptables {
             }
         }
         match refused {
-            Some((key, error)) => Err(IptablesError::Refused(key, error)),
+            Some((key, error)) => Err(IptablesError::Refused(Box::new(key), Box::new(error))),
             None => Ok(()),
         }
     }

@@ -14,12 +14,12 @@ use crate::model::Family;
 const LOCK_WAIT_S: u64 = 5;
 
 /// After this a command is killed: 50,000 services take a fraction of it.
-const TIME_MAX: Duration = Duration::from_secs(120);
+const TIME_MAX: Duration = Duration::from_mins(2);
 
 /// Which implementation of iptables writes the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
-    /// The one on top of nf_tables.
+    /// The one on top of `nf_tables`.
     Nft,
     /// The one with tables of its own.
     Legacy,
@@ -145,9 +145,13 @@ impl Tools {
             command.env("PATH", path);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => CommandError::Missing { program: program.to_owned() },
-            _ => CommandError::Start { program: program.to_owned(), source },
+        let child = command.spawn().map_err(|source| {
+            let program = program.to_owned();
+            if source.kind() == io::ErrorKind::NotFound {
+                CommandError::Missing { program }
+            } else {
+                CommandError::Start { program, source }
+            }
         })?;
         converse(child, input, program)
     }

@@ -113,7 +113,7 @@ impl Fixed {
                     Rule::new(Target::Masquerade),
                 ],
             ),
-            (filter(&self.reject), self.rejects(family)),
+            (filter(&self.reject), rejects(family)),
             (filter(&self.input), self.filter_input(loopback)),
             (
                 filter(&self.forward),
@@ -124,15 +124,6 @@ impl Fixed {
                 ],
             ),
             (filter(&self.output), self.filter_output(loopback)),
-        ]
-    }
-
-    fn rejects(&self, family: Family) -> Vec<Rule> {
-        let unreachable = || Rule::new(Target::Reject(Reject::Unreachable(family)));
-        vec![
-            Rule::new(Target::Reject(Reject::Reset)).protocol(Protocol::Tcp),
-            unreachable().protocol(Protocol::Udp),
-            unreachable().protocol(Protocol::Sctp),
         ]
     }
 
@@ -160,3 +151,13 @@ impl Fixed {
 /// 127.0.0.0/8.
 pub(super) const LOOPBACK: Cidr =
     Cidr { address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 0)), prefix_len: 8 };
+
+/// How clients hear that nobody is there.
+fn rejects(family: Family) -> Vec<Rule> {
+    let unreachable = || Rule::new(Target::Reject(Reject::Unreachable(family)));
+    vec![
+        Rule::new(Target::Reject(Reject::Reset)).protocol(Protocol::Tcp),
+        unreachable().protocol(Protocol::Udp),
+        unreachable().protocol(Protocol::Sctp),
+    ]
+}

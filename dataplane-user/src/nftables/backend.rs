@@ -173,7 +173,7 @@ fn compare<const N: usize>(half: &mut Half<N>, seen: &mut Option<Image>) -> usiz
             places
         }
         Difference::Edits(edits) => {
-            let drifted = edits.len();
+            let drifted = edits.count();
             half.edits = Some(edits);
             drifted
         }

@@ -171,7 +171,7 @@ impl Batch {
                 Content::Nothing => {}
                 Content::Data(fields) => {
                     a.u32(6, type_number(fields));
-                    a.u32(7, fields.iter().map(|field| field.len()).sum());
+                    a.u32(7, fields.iter().map(|field| field.width()).sum());
                 }
                 Content::Verdict => {
                     a.u32(6, TYPE_VERDICT);
@@ -184,7 +184,7 @@ impl Batch {
                 SetKind::Ranges => a.nest(9, |desc| {
                     desc.nest(2, |fields| {
                         for field in set.key {
-                            fields.nest(1, |one| one.u32(1, field.len()));
+                            fields.nest(1, |one| one.u32(1, field.width()));
                         }
                     });
                 }),

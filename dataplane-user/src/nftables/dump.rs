@@ -38,7 +38,7 @@ impl SeenSet {
         let data = match set.content {
             Content::Nothing => (0, 0),
             Content::Data(fields) => {
-                (type_number(fields), fields.iter().map(|field| field.len()).sum())
+                (type_number(fields), fields.iter().map(|field| field.width()).sum())
             }
             Content::Verdict => self.data,
         };

@@ -6,7 +6,7 @@ use super::expression::Name;
 
 /// One of our sets, in the order in which elements come: those that others lead to first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SetId {
+pub(super) enum SetId {
     /// The chains of treatments, for frontends of one address.
     Plans,
     /// The chains of treatments, for frontends of every address of the node.
@@ -35,7 +35,7 @@ pub enum SetId {
 
 impl SetId {
     /// All of them, in order.
-    pub const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Plans,
         Self::NodePlans,
         Self::Endpoints,
@@ -51,7 +51,7 @@ impl SetId {
     ];
 
     /// Its name in the kernel.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         use super::layout;
         match self {
             Self::Plans => layout::PLANS,
@@ -70,7 +70,7 @@ impl SetId {
     }
 
     /// Whether its elements are chosen by others: they go before what those lead to.
-    pub const fn leads(self) -> bool {
+    pub(super) const fn leads(self) -> bool {
         match self {
             Self::Ranged | Self::Services | Self::ClusterIps => true,
             Self::Plans
@@ -87,11 +87,11 @@ impl SetId {
 }
 
 /// What an element holds: the bytes of its data, or nothing. Verdicts follow from their keys.
-pub type Value = Vec<u8>;
+pub(super) type Value = Vec<u8>;
 
 /// An element that may differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edit {
+pub(super) struct Edit {
     /// What the kernel holds.
     pub before: Option<Value>,
     /// What it should hold.
@@ -100,26 +100,21 @@ pub struct Edit {
 
 /// Everything that may differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Edits {
+pub(super) struct Edits {
     /// By set and key. The key of a range is its first key and its last one.
-    pub elements: BTreeMap<(SetId, Vec<u8>), Edit>,
+    pub(super) elements: BTreeMap<(SetId, Vec<u8>), Edit>,
     /// By name: whether the kernel has the chain, and whether it should.
-    pub chains: BTreeMap<Name, (bool, bool)>,
+    pub(super) chains: BTreeMap<Name, (bool, bool)>,
 }
 
 impl Edits {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.elements.len() + self.chains.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.elements.is_empty() && self.chains.is_empty()
-    }
-
     /// An element changes from `before` to `after`.
-    pub fn element(
+    pub(super) fn element(
         &mut self,
         set: SetId,
         key: Vec<u8>,
@@ -143,7 +138,7 @@ impl Edits {
     }
 
     /// A chain comes or goes.
-    pub fn chain(&mut self, name: &Name, is_there: bool) {
+    pub(super) fn chain(&mut self, name: &Name, is_there: bool) {
         let entry = self.chains.entry(name.clone()).or_insert((!is_there, is_there));
         entry.1 = is_there;
         if entry.0 == entry.1 {

@@ -10,7 +10,8 @@ use super::{
 };
 
 impl<const N: usize> Half<N> {
-    /// Calls `each` with the key and the value of every element of a set.
+    /// Calls `each` with the key and the value of every element of a set, in any order.
+    #[expect(clippy::disallowed_methods, reason = "those who take the elements sort them by key")]
     pub(super) fn for_each(&self, set: SetId, mut each: impl FnMut(&[u8], &[u8])) {
         match set {
             SetId::Plans | SetId::NodePlans => {

@@ -35,7 +35,7 @@ impl Meta {
     ];
 
     /// How many bytes it is long.
-    pub const fn len(self) -> usize {
+    pub const fn width(self) -> usize {
         match self {
             Self::Mark | Self::InputIndex | Self::OutputIndex => 4,
             Self::InputName | Self::OutputName => 16,

@@ -107,7 +107,7 @@ pub enum Type {
 
 impl Type {
     /// How many bytes it takes in a key or in data.
-    pub const fn len(self) -> u32 {
+    pub const fn width(self) -> u32 {
         match self {
             Self::Address4 | Self::Protocol | Self::Port | Self::Number => 4,
             Self::Address6 | Self::Device => 16,
@@ -182,7 +182,7 @@ pub struct Set {
 impl Set {
     /// How many bytes its keys have.
     pub fn key_len(&self) -> u32 {
-        self.key.iter().map(|field| field.len()).sum()
+        self.key.iter().map(|field| field.width()).sum()
     }
 }
 

@@ -176,7 +176,7 @@ impl Program {
 
     /// How many elements and chains may differ from the kernel's.
     pub fn pending(&self) -> usize {
-        let of = |edits: &Option<Edits>, len: usize| edits.as_ref().map_or(len + 1, Edits::len);
+        let of = |edits: &Option<Edits>, len: usize| edits.as_ref().map_or(len + 1, Edits::count);
         of(&self.v4.edits, self.v4.len()) + of(&self.v6.edits, self.v6.len())
     }
 

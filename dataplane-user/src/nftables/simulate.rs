@@ -81,7 +81,7 @@ enum End {
 }
 
 /// A packet on its way through the rules.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct State {
     registers: [u8; 64],
     mark: u32,
@@ -178,7 +178,7 @@ impl<const N: usize> Run<'_, N> {
         for (at, step) in steps.iter().enumerate() {
             if let Expression::Random { below, to } = step {
                 for number in 0..*below {
-                    let mut state = state.clone();
+                    let mut state = state;
                     state.load(*to, &number.to_ne_bytes());
                     self.steps(chain, rule, &steps[at + 1..], state, ends);
                 }

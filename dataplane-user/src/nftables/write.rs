@@ -72,10 +72,12 @@ pub(super) fn edit<const N: usize>(
     for id in SetId::ALL {
         let all = |edit: &Edit| edit.before.is_some();
         let replaced = |edit: &Edit| edit.before.is_some() && edit.after.is_some();
-        match id {
-            SetId::SourceRanges => {}
-            _ if id.leads() => delete(batch, table, edits, id, all),
-            _ => delete(batch, table, edits, id, replaced),
+        if id != SetId::SourceRanges {
+            if id.leads() {
+                delete(batch, table, edits, id, all);
+            } else {
+                delete(batch, table, edits, id, replaced);
+            }
         }
         let coming = of(edits, id).filter(|(_, edit)| edit.after.is_some());
         add(batch, table, id, coming.map(|(key, edit)| (key, edit.after.as_deref())));

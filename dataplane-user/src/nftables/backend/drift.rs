@@ -55,7 +55,7 @@ fn of<const N: usize>(
                 Drift { key, what: format!("{what} {state}") }
             };
             let some = edits.elements.iter().map(element).take(max).collect();
-            (edits.len(), some)
+            (edits.count(), some)
         }
     }
 }

@@ -20,7 +20,6 @@ pub(crate) fn in_namespace<T: Send>(test: &str, run: impl FnOnce() -> T + Send) 
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-                #[expect(clippy::print_stdout, reason = "skipped aloud")]
                 {
                     println!("SKIP {test}: no network namespace: {error}");
                 }
