@@ -189,8 +189,11 @@ fn rolling_changes_of_endpoints_cost_no_request() {
         } else {
             assert!(loaded.errors <= 1 && loaded.total() >= 20, "{what}: {loaded:?}");
         }
-        let kept = what.contains("Tcp OneSocket");
-        assert_eq!(loaded.answers.len(), if kept { 1 } else { 3 }, "{what}: {loaded:?}");
+        // Who waits for an answer that is lost does not see every round.
+        if loaded.errors == 0 {
+            let kept = what.contains("Tcp OneSocket");
+            assert_eq!(loaded.answers.len(), if kept { 1 } else { 3 }, "{what}: {loaded:?}");
+        }
     }
 }
 
