@@ -38,6 +38,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Every mode changes the kernel.
+    #[error("running the dataplane takes root")]
+    NotRoot,
     /// Another one does.
     #[error(transparent)]
     Lock(#[from] lock::Error),
@@ -73,6 +76,9 @@ pub struct Node {
 impl Node {
     /// Takes the instance, makes the backend, serves HTTP, reads the source, attaches programs.
     pub async fn start(settings: &Settings) -> Result<Self, Error> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
         let pins = Pins::new(&settings.bpffs, &settings.instance)?;
         let lock = lock::acquire(&settings.state_dir, &settings.instance)?;
         let watch = Watch::start(settings.selection.clone()).await?;
