@@ -17,7 +17,7 @@ use super::{
     layout::{AFFINITY, SOURCE_RANGES},
     object::Chain,
     program::{LOOPBACK6, Program},
-    treatment::SOURCE_NOT_ALLOWED,
+    treatment::{NO_LOCAL_ENDPOINT, SOURCE_NOT_ALLOWED},
 };
 use crate::{
     backend::{Desired, Mode, Node},
@@ -122,14 +122,14 @@ impl<const N: usize> Run<'_, N> {
             match end {
                 End::Accepted | End::Masqueraded => return Outcome::NotOurs,
                 End::Refused => return Outcome::Refused,
-                End::Dropped(chain) => {
-                    let by_source = chain == SOURCE_NOT_ALLOWED;
-                    return Outcome::Dropped(if by_source {
-                        DropCause::SourceNotAllowed
-                    } else {
-                        DropCause::NoLocalEndpoint
-                    });
+                End::Dropped(chain) if chain == SOURCE_NOT_ALLOWED => {
+                    return Outcome::Dropped(DropCause::SourceNotAllowed);
                 }
+                End::Dropped(chain) if chain == NO_LOCAL_ENDPOINT => {
+                    return Outcome::Dropped(DropCause::NoLocalEndpoint);
+                }
+                // The guard of loopback addresses drops what the kernel would drop without us.
+                End::Dropped(_) => return Outcome::NotOurs,
                 End::Translated(to) => {
                     affinity_s = state.affinity_s;
                     endpoints.insert(to, self.is_replaced(to, state));
