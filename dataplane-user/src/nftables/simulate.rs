@@ -120,7 +120,6 @@ impl<const N: usize> Run<'_, N> {
         let mut affinity_s = None;
         for (end, state) in ends {
             match end {
-                End::Accepted | End::Masqueraded => return Outcome::NotOurs,
                 End::Refused => return Outcome::Refused,
                 End::Dropped(chain) if chain == SOURCE_NOT_ALLOWED => {
                     return Outcome::Dropped(DropCause::SourceNotAllowed);
@@ -129,7 +128,7 @@ impl<const N: usize> Run<'_, N> {
                     return Outcome::Dropped(DropCause::NoLocalEndpoint);
                 }
                 // The guard of loopback addresses drops what the kernel would drop without us.
-                End::Dropped(_) => return Outcome::NotOurs,
+                End::Accepted | End::Masqueraded | End::Dropped(_) => return Outcome::NotOurs,
                 End::Translated(to) => {
                     affinity_s = state.affinity_s;
                     endpoints.insert(to, self.is_replaced(to, state));
