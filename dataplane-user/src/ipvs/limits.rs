@@ -36,6 +36,11 @@ pub const LIMITS: &[Limit] = &[
               move when endpoints change",
     },
     Limit {
+        feature: limits::CLIENT_PORT,
+        why: "one of the two gets no answers: IPVS tells connections apart by client and endpoint, so that answers \
+              go to either; a client that lets the kernel choose its ports seldom meets this",
+    },
+    Limit {
         feature: "endpoints chosen at random",
         why: "they take turns: IPVS has no random scheduler; over all clients each endpoint gets as many",
     },

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
+use dataplane_user::limits::CLIENT_PORT;
 use hashplane_tests::{
     Place,
     agent::protocol::{Size, Transport},
@@ -9,7 +10,7 @@ use hashplane_tests::{
     manifests::Endpoint,
 };
 
-use crate::support::{World, ask, ask_all, each, skipped};
+use crate::support::{World, ask, ask_all, each, limited, skipped};
 
 #[test]
 fn a_cluster_ip_leads_to_endpoints_on_both_nodes() {
@@ -130,7 +131,7 @@ fn a_client_keeps_the_port_that_it_binds() {
 
 #[test]
 fn two_services_on_one_endpoint_never_mix_up_one_client_port() {
-    if skipped() {
+    if skipped() || limited(CLIENT_PORT) {
         return;
     }
     let world = World::new();
