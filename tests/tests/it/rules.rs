@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::{World, ask, hashplane, lab, skipped};
 
 /// Between two looks of a daemon at what others changed, twice, on a slow machine.
-const REPAIR_WAIT: Duration = Duration::from_secs(60);
+const REPAIR_WAIT: Duration = Duration::from_mins(1);
 
 /// As `support::until`, for what takes a look of the daemon's upkeep.
 fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
