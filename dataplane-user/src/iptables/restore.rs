@@ -82,7 +82,8 @@ pub(super) fn restore(
 ) -> Restore {
     let mut restore = Restore::default();
     for table in Table::ALL {
-        let mut section = Section::default();
+        let others = kernel.chains.keys().filter(|(of, _)| *of == table).count();
+        let mut section = Section { others, ..Section::default() };
         for place in places.iter().filter(|(of, _)| *of == table) {
             let rules = half.chains.get(place).map(|rules| lines(rules));
             let wanted = rules.as_ref().map(|rules| digest(rules.iter()));
@@ -133,17 +134,27 @@ pub(super) fn whole(half: &Half, fixed: &Fixed) -> String {
     restore(half, fixed, &Kernel::default(), &places).text
 }
 
+/// From so many chains on a restore lists the table first.
+const LISTED_FROM: usize = 1_000;
+/// See [`Section::end`].
+pub(super) const LIST: &str = "-S";
+
 /// The lines of one table.
 #[derive(Default)]
 struct Section {
     chains: String,
+    hooks: String,
     rules: String,
     deletes: String,
+    /// How many chains it is about, and how many more of ours there are.
+    count: usize,
+    others: usize,
 }
 
 impl Section {
     /// A chain is emptied, or made, by its name alone.
     fn chain(&mut self, (_, chain): &Place, rules: Option<&[String]>) {
+        self.count += 1;
         write(&mut self.chains, format_args!(":{chain} - [0:0]"));
         for rule in rules.into_iter().flatten() {
             write(&mut self.rules, format_args!("-A {chain} {rule}"));
@@ -155,17 +166,31 @@ impl Section {
 
     fn hook(&mut self, name: &str, seen: Option<&Vec<String>>, wanted: &[String]) {
         for rule in seen.into_iter().flatten() {
-            write(&mut self.rules, format_args!("-D {name} {rule}"));
+            write(&mut self.hooks, format_args!("-D {name} {rule}"));
         }
         for rule in wanted {
-            write(&mut self.rules, format_args!("-I {name} {rule}"));
+            write(&mut self.hooks, format_args!("-I {name} {rule}"));
         }
     }
 
+    /// The table as a whole; it is one transaction, whatever comes first.
+    ///
+    /// The nft variant notes every chain that a line names in a sorted list, which it searches from its
+    /// front: with 60,000 chains it needs minutes. A command that names no chain makes it read all of
+    /// them and stop noting, so that the time grows with the number of lines alone. Listing rules is
+    /// the only such command that changes nothing. It comes after the first rule in a chain of the
+    /// kernel, because it would keep that chain from being made. Where many chains are there already,
+    /// reading them costs more than it saves.
     fn end(&self, table: Table, text: &mut String) {
-        let Self { chains, rules, deletes } = self;
-        if !(chains.is_empty() && rules.is_empty()) {
-            write(text, format_args!("*{}\n{chains}{rules}{deletes}COMMIT", table.name()));
+        let Self { chains, hooks, rules, deletes, count, others } = self;
+        let list = if *count >= LISTED_FROM && count > others {
+            format!("{LIST}\n")
+        } else {
+            String::new()
+        };
+        if !(chains.is_empty() && hooks.is_empty()) {
+            let name = table.name();
+            write(text, format_args!("*{name}\n{chains}{hooks}{list}{rules}{deletes}COMMIT"));
         }
     }
 }
