@@ -195,7 +195,7 @@ fn settings(routes: bool) -> anyhow::Result<()> {
     }
     if !routes {
         let range = "/proc/sys/net/ipv4/ip_local_port_range";
-        fs::write(range, "10000 65000").with_context(|| format!("cannot write {range}"))?;
+        fs::write(range, "20000 65000").with_context(|| format!("cannot write {range}"))?;
     }
     ip("link set lo up\n")
 }

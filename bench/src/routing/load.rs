@@ -30,12 +30,27 @@ pub const ASK_ON: u8 = b'k';
 /// Bytes that nobody answers.
 pub const SINK: u8 = b's';
 
-/// One connection: its time until it is there.
-pub fn connect(to: SocketAddr) -> anyhow::Result<(TcpStream, Duration)> {
+/// Ports that clients bind themselves, so that no connection meets what an earlier one left behind;
+/// the kernel gives out the others.
+pub const OWN_PORTS: std::ops::Range<u16> = 1_024..20_000;
+
+/// The port that comes after so many others.
+fn own_port(number: u32) -> u16 {
+    let count = u32::from(OWN_PORTS.end - OWN_PORTS.start);
+    OWN_PORTS.start + u16::try_from(number % count).unwrap_or_default()
+}
+
+/// One connection: its time until it is there. Port 0 is one that the kernel chooses.
+pub fn connect(to: SocketAddr, port: u16) -> anyhow::Result<(TcpStream, Duration)> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))
         .context("cannot make a socket")?;
     socket.set_write_timeout(Some(TIMEOUT))?;
     socket.set_read_timeout(Some(TIMEOUT))?;
+    if port != 0 {
+        socket.set_reuse_address(true)?;
+        let here = any(to, port);
+        socket.bind(&here.into()).with_context(|| format!("cannot bind to {here}"))?;
+    }
     let address = to.into();
     let begun = Instant::now();
     socket.connect(&address).with_context(|| format!("cannot connect to {to}"))?;
@@ -44,11 +59,18 @@ pub fn connect(to: SocketAddr) -> anyhow::Result<(TcpStream, Duration)> {
     Ok((socket.into(), elapsed))
 }
 
-/// Connects to each of these; µs of each.
-pub fn connect_all(targets: &[SocketAddr]) -> anyhow::Result<Vec<f64>> {
+fn any(to: SocketAddr, port: u16) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
+    }
+}
+
+/// Connects to each of these, from ports that begin with number `first`; µs of each.
+pub fn connect_all(targets: &[SocketAddr], first: u32) -> anyhow::Result<Vec<f64>> {
     let mut samples = Vec::with_capacity(targets.len());
-    for &to in targets {
-        let (stream, elapsed) = connect(to)?;
+    for (number, &to) in (first..).zip(targets) {
+        let (stream, elapsed) = connect(to, own_port(number))?;
         samples.push(elapsed.as_secs_f64() * 1e6);
         // The next one begins with nothing left to do for this one.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
@@ -56,12 +78,13 @@ pub fn connect_all(targets: &[SocketAddr]) -> anyhow::Result<Vec<f64>> {
     Ok(samples)
 }
 
-/// One datagram there and back from a new port each time; µs of each.
-pub fn exchange_all(targets: &[SocketAddr]) -> anyhow::Result<Vec<f64>> {
+/// One datagram there and back from a new port each time, the first of them number `first`; µs of
+/// each.
+pub fn exchange_all(targets: &[SocketAddr], first: u32) -> anyhow::Result<Vec<f64>> {
     let mut samples = Vec::with_capacity(targets.len());
-    for &to in targets {
-        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?;
-        let socket = UdpSocket::bind(any).context("cannot make a socket")?;
+    for (number, &to) in (first..).zip(targets) {
+        let here = any(to, own_port(number));
+        let socket = UdpSocket::bind(here).with_context(|| format!("cannot bind to {here}"))?;
         socket.set_read_timeout(Some(TIMEOUT))?;
         let mut answer = [0; MESSAGE];
         let begun = Instant::now();
@@ -74,7 +97,7 @@ pub fn exchange_all(targets: &[SocketAddr]) -> anyhow::Result<Vec<f64>> {
 
 /// Connect, request, response, close; which host has answered.
 pub fn ask_once(to: SocketAddr) -> anyhow::Result<u8> {
-    let (mut stream, _) = connect(to)?;
+    let (mut stream, _) = connect(to, 0)?;
     stream.write_all(&[ASK_ONCE; MESSAGE])?;
     let mut answer = [0; MESSAGE];
     stream.read_exact(&mut answer).with_context(|| format!("{to} does not answer"))?;
@@ -155,7 +178,7 @@ pub fn paced(to: SocketAddr, length: Duration, rate: u32) -> anyhow::Result<Rate
 /// Requests and answers on connections that stay.
 pub fn requests(to: SocketAddr, length: Duration) -> anyhow::Result<Rate> {
     side_by_side(length, |_, over, done| {
-        let (mut stream, _) = connect(to)?;
+        let (mut stream, _) = connect(to, 0)?;
         let mut answer = [0; MESSAGE];
         while !over.load(Ordering::Relaxed) {
             stream.write_all(&[ASK_ON; MESSAGE])?;
@@ -169,7 +192,7 @@ pub fn requests(to: SocketAddr, length: Duration) -> anyhow::Result<Rate> {
 /// Bytes in one direction on connections that stay.
 pub fn throughput(to: SocketAddr, length: Duration) -> anyhow::Result<Rate> {
     side_by_side(length, |_, over, done| {
-        let (mut stream, _) = connect(to)?;
+        let (mut stream, _) = connect(to, 0)?;
         let bytes = vec![SINK; BULK];
         while !over.load(Ordering::Relaxed) {
             match stream.write(&bytes) {

@@ -9,6 +9,9 @@ use super::results::{Position, Route};
 /// Every number of services that is compared.
 pub const SIZES: [u32; 9] = [1, 10, 100, 1_000, 5_000, 10_000, 30_000, 50_000, 100_000];
 
+/// Endpoints of each service.
+const ENDPOINTS: u32 = 5;
+
 /// Every route, in the order in which they take turns.
 pub const ROUTES: [Route; 11] = [
     Route::Direct,
@@ -27,6 +30,8 @@ pub const ROUTES: [Route; 11] = [
 /// How thorough a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
+    /// Seconds: what the tests of this program need.
+    Smoke,
     /// At most 3 minutes: whether everything works, and the order of magnitude.
     Quick,
     /// At most 30 minutes.
@@ -93,6 +98,7 @@ impl Preset {
     /// As flags and results write it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Smoke => "smoke",
             Self::Quick => "quick",
             Self::Standard => "standard",
             Self::Full => "full",
@@ -103,29 +109,47 @@ impl Preset {
 impl Plan {
     /// What a run with these options does.
     pub fn new(options: &Options) -> Self {
-        let (services, endpoints, rounds, cold_rounds, connections, changes, round_ms, patience) =
-            match options.preset {
-                Preset::Quick => (vec![1, 100, 1_000, 5_000], 2, 2, 1, 300, 20, 250, 20),
-                Preset::Standard => {
-                    (vec![1, 100, 1_000, 10_000, 30_000, 50_000], 5, 5, 3, 2_000, 50, 500, 60)
-                }
-                Preset::Full => (SIZES.to_vec(), 5, 9, 5, 5_000, 100, 1_000, 300),
-            };
-        let mut services = options.services.clone().unwrap_or(services);
+        let preset = match options.preset {
+            Preset::Smoke => Self::of(&[1, 10], (1, 1), (20, 2, 40), 20),
+            Preset::Quick => Self::of(&[1, 100, 1_000], (2, 1), (300, 20, 150), 20),
+            Preset::Standard => {
+                let sizes = [1, 100, 1_000, 10_000, 30_000, 50_000];
+                Self::of(&sizes, (3, 3), (2_000, 50, 400), 90)
+            }
+            Preset::Full => Self::of(&SIZES, (9, 5), (5_000, 100, 1_000), 600),
+        };
+        let mut services = options.services.clone().unwrap_or(preset.services);
         services.sort_unstable();
         services.dedup();
         let wanted =
             |route: &Route| options.routes.as_ref().is_none_or(|list| list.contains(route));
         Self {
             services,
-            endpoints: options.endpoints.unwrap_or(endpoints),
+            endpoints: options.endpoints.unwrap_or(preset.endpoints),
             routes: ROUTES.into_iter().filter(wanted).collect(),
+            patience: options.patience.unwrap_or(preset.patience),
+            ..preset
+        }
+    }
+
+    /// Rounds of everything and of cold programming; connections, changes and milliseconds of one
+    /// round; seconds of patience.
+    fn of(
+        services: &[u32],
+        (rounds, cold_rounds): (u32, u32),
+        (connections, changes, round_ms): (u32, u32, u64),
+        patience_s: u64,
+    ) -> Self {
+        Self {
+            services: services.to_vec(),
+            endpoints: ENDPOINTS,
+            routes: Vec::new(),
             rounds,
             cold_rounds,
             connections,
             changes,
             round_ms,
-            patience: options.patience.unwrap_or(Duration::from_secs(patience)),
+            patience: Duration::from_secs(patience_s),
         }
     }
 

@@ -82,7 +82,8 @@ pub fn add(results: &mut Results, key: &Key, samples: Vec<f64>, evidence: &str) 
 
 /// Says once what is missing.
 pub fn miss(results: &mut Results, missing: Missing) {
-    if !results.missing.contains(&missing) {
+    let about = |missing: &Missing| (missing.route, missing.services, missing.measure);
+    if !results.missing.iter().any(|known| about(known) == about(&missing)) {
         results.missing.push(missing);
     }
 }

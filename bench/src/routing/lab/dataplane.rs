@@ -196,19 +196,22 @@ impl Dataplane {
     /// What the kernel has counted so far of packets that took this route.
     pub fn seen(&self) -> anyhow::Result<Seen> {
         let mut seen = Seen::default();
+        // A new connection from a port that was used a moment ago meets its flow.
+        let translated = [Reason::New, Reason::Established, Reason::Reselected, Reason::Stateless]
+            .map(Reason::name);
         if let Some(pins) = &self.pins {
             for row in live_counters(pins)? {
-                let new = row.reason == Reason::New.name();
+                if !translated.contains(&row.reason) {
+                    continue;
+                }
                 let hook = |hook: Hook| row.hook == hook.name();
-                if new && hook(Hook::Connect) {
-                    seen.connects += row.count;
-                } else if new && hook(Hook::PodIngress) {
-                    seen.pod_flows += row.count;
-                } else if hook(Hook::NicXdp) && (new || row.reason == Reason::Established.name()) {
+                if hook(Hook::Connect) || hook(Hook::Sendmsg) {
+                    seen.sockets += row.count;
+                } else if hook(Hook::PodIngress) {
+                    seen.pod += row.count;
+                } else if hook(Hook::NicXdp) {
                     seen.xdp += row.count;
-                } else if hook(Hook::NicIngress)
-                    && (new || row.reason == Reason::Established.name())
-                {
+                } else if hook(Hook::NicIngress) {
                     seen.nic += row.count;
                 }
             }
@@ -239,10 +242,10 @@ impl Dataplane {
 /// Counts of packets by the path they took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Connections translated by the socket hook.
-    pub connects: u64,
-    /// Flows that began on the pod's link.
-    pub pod_flows: u64,
+    /// Calls of `connect` and `sendmsg` translated by socket hooks.
+    pub sockets: u64,
+    /// Packets that TC translated on the pod's link.
+    pub pod: u64,
     /// Packets that XDP translated.
     pub xdp: u64,
     /// Packets that TC translated on a NIC.

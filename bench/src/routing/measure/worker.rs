@@ -1,6 +1,7 @@
 //! A worker: the lab of one mode and one size, and what is measured in it.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, Write as _},
     net::SocketAddr,
     sync::{
@@ -33,7 +34,7 @@ use crate::{
 /// Connections before those that count.
 const WARM_UP: usize = 30;
 /// Short connections per second of the fixed load.
-const FIXED_LOAD: u32 = 1_000;
+const FIXED_LOAD: u32 = 2_000;
 /// How long a change may take to be followed.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// Where the generator's datagrams come from.
@@ -91,6 +92,8 @@ struct Worker {
     size: Size,
     lab: Lab,
     dataplane: Option<Dataplane>,
+    /// Ports that clients have bound so far, per position and family.
+    ports: BTreeMap<(Position, bool), u32>,
 }
 
 impl Worker {
@@ -106,7 +109,7 @@ impl Worker {
             near.run(move || server::udp(address))?;
         }
         let dataplane = mode(route).map(|_| Dataplane::new(route, cgroup)).transpose()?;
-        Ok(Self { route, size, lab, dataplane })
+        Ok(Self { route, size, lab, dataplane, ports: BTreeMap::new() })
     }
 
     fn work(&mut self, task: Task) -> anyhow::Result<Vec<Part>> {
@@ -176,8 +179,9 @@ impl Worker {
     ) -> anyhow::Result<Vec<Part>> {
         let targets = self.targets(position, ipv6, WARM_UP + samples as usize);
         let last = targets.last().copied().context("no samples were asked for")?;
+        let first = self.new_ports((position, ipv6), targets.len());
         let before = self.seen()?;
-        let samples = self.lab.client.run(move || load::connect_all(&targets))?;
+        let samples = self.lab.client.run(move || load::connect_all(&targets, first))?;
         let evidence = self.evidence(before, samples.len(), last)?;
         let family = if ipv6 { "ipv6" } else { "ipv4" };
         let part = part(Measure::ConnectLatency, position, family, "tcp", evidence);
@@ -187,11 +191,20 @@ impl Worker {
     fn datagram(&mut self, samples: u32) -> anyhow::Result<Vec<Part>> {
         let targets = self.targets(Position::Middle, false, WARM_UP + samples as usize);
         let last = targets.last().copied().context("no samples were asked for")?;
+        let first = self.new_ports((Position::All, false), targets.len());
         let before = self.seen()?;
-        let samples = self.lab.client.run(move || load::exchange_all(&targets))?;
+        let samples = self.lab.client.run(move || load::exchange_all(&targets, first))?;
         let evidence = self.evidence(before, samples.len(), last)?;
         let part = part(Measure::FirstDatagramLatency, Position::Middle, "ipv4", "udp", evidence);
         Ok(vec![Part { samples: samples.get(WARM_UP..).unwrap_or_default().to_vec(), ..part }])
+    }
+
+    /// The number of the first of so many ports that clients have not used for this.
+    fn new_ports(&mut self, of: (Position, bool), count: usize) -> u32 {
+        let next = self.ports.entry(of).or_default();
+        let first = *next;
+        *next = first.wrapping_add(u32::try_from(count).unwrap_or_default());
+        first
     }
 
     fn short(&mut self, length: Duration) -> anyhow::Result<Vec<Part>> {
@@ -245,13 +258,8 @@ impl Worker {
         let frame = self.frame(ipv6);
         let before = self.seen()?;
         let [near, _] = &self.lab.hosts;
-        let (came_back, sent, elapsed) = near.run(move || {
-            let mut generator = frames::Generator::new("lan", frame)?;
-            // The flow is made, its neighbours are known.
-            generator.run(Duration::from_millis(20))?;
-            generator.run(length)
-        })?;
-        frames::check(came_back, sent)?;
+        let frames::Passed { came_back, sent, elapsed } =
+            near.run(move || frames::Generator::new("lan", frame)?.run(length))?;
         let family = if ipv6 { "ipv6" } else { "ipv4" };
         let took = self.packet_evidence(before, came_back, ipv6)?;
         let evidence = format!(
@@ -337,15 +345,14 @@ impl Worker {
         };
         match self.route {
             Route::EbpfSocket => {
-                // Sockets that were not connected are translated as they send.
-                let seen = now.connects - before.connects;
+                let seen = now.sockets - before.sockets;
                 ensure!(seen >= count, "{seen} of {count} connections went through {name}");
-                Ok(format!("{seen} connections translated by the socket hook"))
+                Ok(format!("{seen} calls translated by the socket hooks"))
             }
             Route::EbpfTc | Route::EbpfXdp => {
-                let seen = now.pod_flows - before.pod_flows;
+                let seen = now.pod - before.pod;
                 ensure!(seen >= count, "{seen} of {count} connections went through {name}");
-                Ok(format!("{seen} flows translated by TC on the pod's link"))
+                Ok(format!("{seen} packets translated by TC on the pod's link"))
             }
             Route::Ipvs => {
                 let seen = now.ipvs - before.ipvs;
