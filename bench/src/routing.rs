@@ -7,6 +7,7 @@ pub mod measure;
 pub mod plan;
 pub mod results;
 pub mod store;
+pub mod target;
 
 pub use measure::{interrupt, run, worker};
 pub use plan::{Observer, Options, Preset};

@@ -1,4 +1,5 @@
 //! A small comparison of all modes that this machine has measures everything, and by the right path.
+#![expect(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
 use std::{
     collections::BTreeSet,
@@ -54,13 +55,8 @@ fn measures(results: &Results, route: Route, services: u32) -> BTreeSet<Measure>
     ours.map(|series| series.measure).collect()
 }
 
-#[test]
-fn every_mode_of_this_machine_is_measured_in_full_by_its_own_path() {
-    if !is_root() {
-        return;
-    }
-    let options = options("routing");
-    let results = run(&options, &mut Said::default()).unwrap();
+/// What is measured of a route, if this machine has it.
+fn expected(route: Route) -> BTreeSet<Measure> {
     let connections = [
         Measure::ConnectLatency,
         Measure::FirstDatagramLatency,
@@ -72,30 +68,55 @@ fn every_mode_of_this_machine_is_measured_in_full_by_its_own_path() {
     ];
     let packets = [Measure::Packets, Measure::PacketCost];
     let programming = [Measure::ColdProgramming, Measure::DaemonMemory, Measure::KernelMemory];
-    let expected = |route: Route| -> BTreeSet<Measure> {
-        match route {
-            Route::Direct | Route::DirectAgain => {
-                connections.iter().chain(&packets).copied().collect()
-            }
-            Route::EbpfXdp => programming.iter().chain(&packets).copied().collect(),
-            Route::EbpfSocket => {
-                connections.iter().chain(&programming).copied().chain([Measure::Change]).collect()
-            }
-            Route::Iptables
-            | Route::Ipvs
-            | Route::Nftables
-            | Route::EbpfTc
-            | Route::KubeProxyIptables
-            | Route::KubeProxyIpvs
-            | Route::KubeProxyNftables => connections
-                .iter()
-                .chain(&packets)
-                .chain(&programming)
-                .copied()
-                .chain([Measure::Change])
-                .collect(),
+    match route {
+        Route::Direct | Route::DirectAgain => connections.iter().chain(&packets).copied().collect(),
+        Route::EbpfXdp => programming.iter().chain(&packets).copied().collect(),
+        Route::EbpfSocket => {
+            connections.iter().chain(&programming).copied().chain([Measure::Change]).collect()
         }
-    };
+        Route::Iptables
+        | Route::Ipvs
+        | Route::Nftables
+        | Route::EbpfTc
+        | Route::KubeProxyIptables
+        | Route::KubeProxyIpvs
+        | Route::KubeProxyNftables
+        | Route::Target => connections
+            .iter()
+            .chain(&packets)
+            .chain(&programming)
+            .copied()
+            .chain([Measure::Change])
+            .collect(),
+    }
+}
+
+fn all_samples_are_evident(results: &Results) {
+    for series in &results.series {
+        let samples: Vec<f64> = series.rounds.iter().flatten().copied().collect();
+        assert!(!samples.is_empty(), "{series:?}");
+        let is_evident = !series.evidence.is_empty()
+            || matches!(
+                series.measure,
+                Measure::ColdProgramming | Measure::DaemonMemory | Measure::KernelMemory
+            );
+        assert!(is_evident, "{series:?}");
+        let may_be_nothing = matches!(
+            series.measure,
+            // A busy machine has no CPU left, and memory of others comes and goes.
+            Measure::CpuLeft | Measure::KernelMemory | Measure::Change | Measure::ConnectionCpu
+        );
+        assert!(may_be_nothing || samples.iter().all(|sample| *sample > 0.0), "{series:?}");
+    }
+}
+
+#[test]
+fn every_mode_of_this_machine_is_measured_in_full_by_its_own_path() {
+    if !is_root() {
+        return;
+    }
+    let options = options("routing");
+    let results = run(&options, &mut Said::default()).unwrap();
     let gone: BTreeSet<Route> = (results.missing.iter())
         .filter(|missing| missing.measure.is_none())
         .map(|missing| missing.route)
@@ -115,22 +136,7 @@ fn every_mode_of_this_machine_is_measured_in_full_by_its_own_path() {
             );
         }
     }
-    for series in &results.series {
-        let samples: Vec<f64> = series.rounds.iter().flatten().copied().collect();
-        assert!(!samples.is_empty(), "{series:?}");
-        let is_evident = !series.evidence.is_empty()
-            || matches!(
-                series.measure,
-                Measure::ColdProgramming | Measure::DaemonMemory | Measure::KernelMemory
-            );
-        assert!(is_evident, "{series:?}");
-        let may_be_nothing = matches!(
-            series.measure,
-            // A busy machine has no CPU left, and memory of others comes and goes.
-            Measure::CpuLeft | Measure::KernelMemory | Measure::Change | Measure::ConnectionCpu
-        );
-        assert!(may_be_nothing || samples.iter().all(|sample| *sample > 0.0), "{series:?}");
-    }
+    all_samples_are_evident(&results);
     assert_eq!(results.finished_sizes, [1, 10]);
     // Nothing is left to do, and nothing is done again.
     let begun = Instant::now();

@@ -145,18 +145,18 @@ fn node_batch(client: &Path, near: &Path, far: &Path) -> String {
     batch += "route add 10.128.0.0/10 via 192.0.2.2\nroute add 10.192.0.0/10 via 198.51.100.2\n\
               route add fd80::/16 via fd02::2\nroute add fd81::/16 via fd03::2\n\
               route add default via 192.0.2.2\nroute add default via fd02::2\n";
-    for (address, mac, device) in [
+    let neighbours = [
         ("10.7.0.2", "08", "hpc"),
         ("fd07::2", "08", "hpc"),
         ("192.0.2.2", "10", "eth0"),
         ("fd02::2", "10", "eth0"),
         ("198.51.100.2", "20", "eth1"),
         ("fd03::2", "20", "eth1"),
-    ] {
-        batch += &format!(
-            "neigh replace {address} lladdr 02:00:00:00:00:{mac} dev {device} nud permanent\n"
-        );
-    }
+    ];
+    let known = neighbours.map(|(address, mac, device)| {
+        format!("neigh replace {address} lladdr 02:00:00:00:00:{mac} dev {device} nud permanent\n")
+    });
+    batch += &known.concat();
     batch
 }
 

@@ -1,6 +1,7 @@
 //! The run: workers side by side, one per mode, that take turns.
 
 mod child;
+mod evidence;
 mod worker;
 
 use std::{
@@ -130,12 +131,10 @@ fn applies(route: Route, task: Task) -> Result<(), (Measure, &'static str)> {
     let no_service = "no service, no change";
     let xdp = route == Route::EbpfXdp;
     match task {
-        Task::Prepare => Ok(()),
         Task::Packets { .. } if route == Route::EbpfSocket => Err((
             Measure::Packets,
             "packets of a node port have no socket here; they are measured as ebpf-tc and ebpf-xdp",
         )),
-        Task::Packets { .. } => Ok(()),
         Task::Change { .. } if route.is_direct() => Err((Measure::Change, no_service)),
         Task::Connect { .. } if xdp => Err((Measure::ConnectLatency, nodes_only)),
         Task::Datagram { .. } if xdp => Err((Measure::FirstDatagramLatency, nodes_only)),
@@ -144,7 +143,9 @@ fn applies(route: Route, task: Task) -> Result<(), (Measure, &'static str)> {
         Task::Throughput { .. } if xdp => Err((Measure::Throughput, nodes_only)),
         Task::CpuLeft { .. } if xdp => Err((Measure::CpuLeft, nodes_only)),
         Task::Change { .. } if xdp => Err((Measure::Change, nodes_only)),
-        Task::Connect { .. }
+        Task::Prepare
+        | Task::Packets { .. }
+        | Task::Connect { .. }
         | Task::Datagram { .. }
         | Task::Short { .. }
         | Task::Requests { .. }

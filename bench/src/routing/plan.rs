@@ -246,6 +246,7 @@ impl Route {
             Self::KubeProxyIptables => "kube-proxy-iptables",
             Self::KubeProxyIpvs => "kube-proxy-ipvs",
             Self::KubeProxyNftables => "kube-proxy-nftables",
+            Self::Target => "target",
         }
     }
 

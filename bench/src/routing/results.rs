@@ -76,6 +76,8 @@ pub enum Route {
     KubeProxyIpvs,
     /// kube-proxy with `--proxy-mode nftables`.
     KubeProxyNftables,
+    /// A real Service, by whatever routes it.
+    Target,
 }
 
 /// Where the service under test stands among all services.

@@ -37,6 +37,9 @@ pub(crate) struct Routes {
     /// The kube-proxy to measure beside our own modes [default: the one on PATH].
     #[arg(long, value_name = "PROGRAM")]
     kube_proxy: Option<PathBuf>,
+    /// Measure this Service from here, as it is, and nothing else: latency and short connections.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["modes", "services", "kube_proxy"])]
+    target: Option<String>,
 }
 
 /// What a worker is told.
@@ -60,6 +63,12 @@ pub(crate) fn run(routes: Routes) -> anyhow::Result<()> {
         (true, false) => Preset::Standard,
         (false, false) => Preset::Quick,
     };
+    if let Some(target) = routes.target {
+        let options = routing::target::Options { target, preset, out: routes.out };
+        routing::target::run(&options, &mut Lines::default())?;
+        println!("{}", routing::store::path(&options.out).display());
+        return Ok(());
+    }
     let options = Options {
         preset,
         services: routes.services,

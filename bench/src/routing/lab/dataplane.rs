@@ -66,7 +66,8 @@ pub fn mode(route: Route) -> Option<Mode> {
         | Route::DirectAgain
         | Route::KubeProxyIptables
         | Route::KubeProxyIpvs
-        | Route::KubeProxyNftables => None,
+        | Route::KubeProxyNftables
+        | Route::Target => None,
     }
 }
 
@@ -93,7 +94,7 @@ impl Dataplane {
         let addresses = vec![NODE_IP.into(), NODE_IP6.into()];
         settings.selection = settings::selection("hp*", "eth0,eth1", addresses);
         settings.bpffs = BPFFS.into();
-        settings.instance = "bench".to_owned();
+        "bench".clone_into(&mut settings.instance);
         settings.sockets = cgroup.is_some();
         settings.cgroup = cgroup;
         settings.tc = Tc::On;

@@ -137,18 +137,16 @@ impl Size {
 
     /// Where clients find a service.
     pub fn frontend(self, number: u32, ipv6: bool) -> SocketAddr {
-        match ipv6 {
-            true => (cluster_ip6(number), PORT).into(),
-            false => (cluster_ip(number), PORT).into(),
-        }
+        if ipv6 { (cluster_ip6(number), PORT).into() } else { (cluster_ip(number), PORT).into() }
     }
 
     /// One of the pods of a service.
     pub fn endpoint(self, number: u32, at: u32, ipv6: bool) -> SocketAddr {
         let pod = number * self.endpoints + at % self.endpoints;
-        match ipv6 {
-            true => (pod_ip6(0, pod), TARGET_PORT).into(),
-            false => (pod_ip(0, pod), TARGET_PORT).into(),
+        if ipv6 {
+            (pod_ip6(0, pod), TARGET_PORT).into()
+        } else {
+            (pod_ip(0, pod), TARGET_PORT).into()
         }
     }
 }

@@ -17,6 +17,7 @@ use dataplane_common::{Tuple, UDP};
 use nix::sys::{prctl, signal::Signal};
 use serde::{Deserialize, Serialize};
 
+use super::evidence;
 use crate::{
     frame::Spec,
     routing::{
@@ -338,69 +339,13 @@ impl Worker {
 
     /// How it is known that this many connections to `to` took the route; an error if they did not.
     fn evidence(&self, before: Seen, count: usize, to: SocketAddr) -> anyhow::Result<String> {
-        let now = self.seen()?;
-        let (count, name) = (count as u64, self.route.name());
-        let Some(dataplane) = &self.dataplane else {
-            return Ok("nothing translates on this node".to_owned());
-        };
-        match self.route {
-            Route::EbpfSocket => {
-                let seen = now.sockets - before.sockets;
-                ensure!(seen >= count, "{seen} of {count} connections went through {name}");
-                Ok(format!("{seen} calls translated by the socket hooks"))
-            }
-            Route::EbpfTc | Route::EbpfXdp => {
-                let seen = now.pod - before.pod;
-                ensure!(seen >= count, "{seen} of {count} connections went through {name}");
-                Ok(format!("{seen} packets translated by TC on the pod's link"))
-            }
-            Route::Ipvs => {
-                let seen = now.ipvs - before.ipvs;
-                ensure!(seen >= count, "{seen} of {count} connections went through {name}");
-                Ok(format!("{seen} connections counted by IPVS"))
-            }
-            Route::Iptables
-            | Route::Nftables
-            | Route::KubeProxyIptables
-            | Route::KubeProxyIpvs
-            | Route::KubeProxyNftables
-            | Route::Direct
-            | Route::DirectAgain => {
-                let (ours, all) = dataplane.tracked(to)?;
-                ensure!(ours > 0, "no tracked connection to {to} was translated by {name}");
-                Ok(format!("{ours} of {all} tracked connections lead from {to} to an endpoint"))
-            }
-        }
+        let Some(dataplane) = &self.dataplane else { return Ok(evidence::NOTHING.to_owned()) };
+        evidence::connections(dataplane, before, count as u64, to)
     }
 
     fn packet_evidence(&self, before: Seen, count: u64, ipv6: bool) -> anyhow::Result<String> {
-        let now = self.seen()?;
-        let Some(dataplane) = &self.dataplane else {
-            return Ok("nothing translates on this node".to_owned());
-        };
-        let (seen, how) = match self.route {
-            Route::EbpfXdp => (now.xdp - before.xdp, "XDP on the NIC"),
-            Route::EbpfTc | Route::EbpfSocket => (now.nic - before.nic, "TC on the NIC"),
-            Route::Ipvs
-            | Route::Iptables
-            | Route::Nftables
-            | Route::KubeProxyIptables
-            | Route::KubeProxyIpvs
-            | Route::KubeProxyNftables
-            | Route::Direct
-            | Route::DirectAgain => {
-                let to = if ipv6 {
-                    SocketAddr::from((NODE_IP6, NODE_PORT))
-                } else {
-                    SocketAddr::from((NODE_IP, NODE_PORT))
-                };
-                let (ours, _) = dataplane.tracked(to)?;
-                ensure!(ours > 0, "no tracked flow to {to} was translated");
-                return Ok(format!("{ours} tracked flow from {to} to an endpoint"));
-            }
-        };
-        ensure!(seen >= count, "{seen} of {count} packets were translated by {how}");
-        Ok(format!("{seen} packets translated by {how}"))
+        let Some(dataplane) = &self.dataplane else { return Ok(evidence::NOTHING.to_owned()) };
+        evidence::packets(dataplane, before, count, ipv6)
     }
 }
 
