@@ -331,3 +331,33 @@ fn the_implementation_of_iptables_that_is_asked_for_has_the_rules() {
         assert!(!saved(other).contains("HASHPLANE"), "{}", saved(other));
     }
 }
+
+#[test]
+fn what_netfilter_does_is_what_ebpf_would_do() {
+    if skipped() {
+        return;
+    }
+    for mode in ["nftables", "iptables"] {
+        let world = World::with(&["--mode", mode, "--shadow", "on"]);
+        let near = world.server("near", NodeName::A, 8080);
+        let far = world.server("far", NodeName::B, 8080);
+        let web = world.lab.service("web").port("http", 80, 8080).endpoint(&near).endpoint(&far);
+        world.apply(&web);
+        let client = world.pod("client", NodeName::A);
+        let count = |result: &str| {
+            let label = format!("result=\"{result}\"");
+            world.a.metric("hashplane_shadow_total", &[&label]).unwrap()
+        };
+        // What is asked within a second of a change is not counted as the same, nor as different.
+        eventually("connections are compared", || {
+            for family in Family::ALL {
+                ask(&client, Transport::Tcp, web.frontend(family, 80), mode);
+                ask(&client, Transport::Udp, web.frontend(family, 80), mode);
+            }
+            (count("agrees") >= 20.0).then_some(())
+        });
+        for result in ["endpoint", "masquerade", "only_netfilter", "only_ebpf", "refused"] {
+            assert!(count(result) == 0.0, "{mode} {result}: {}", world.a.log());
+        }
+    }
+}
