@@ -1,3 +1,13 @@
 //! Routing modes side by side, from one service to 100,000.
 
+pub mod lab;
+pub mod load;
+pub mod machine;
+pub mod measure;
+pub mod plan;
 pub mod results;
+pub mod store;
+pub mod target;
+
+pub use measure::{interrupt, run, worker};
+pub use plan::{Observer, Options, Preset};

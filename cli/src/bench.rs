@@ -1,13 +1,30 @@
 //! `hashplane bench`: measurements on the machine at hand.
 
+mod routes;
+
 use std::{path::PathBuf, time::Duration};
 
 use ::bench::{churn, report};
 use dataplane_user::backend::Mode;
 
+/// Routing modes side by side, unless a subcommand says otherwise.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    routes: routes::Routes,
+}
+
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Bench {
+enum What {
+    /// Routing modes side by side, from 1 to 100,000 services: what comes without a subcommand too.
+    Routes(routes::Routes),
+    /// The lab of one mode, for the command above.
+    #[command(hide = true)]
+    RoutesWorker(routes::Worker),
     /// ns per packet of each path, beside an empty program and a parse with one lookup.
     Packets(Output),
     /// Objects into real maps, one endpoint's change, and heap per service.
@@ -51,10 +68,13 @@ pub(crate) struct Output {
 }
 
 /// Measures, prints a table and writes the files that were asked for.
-pub(crate) fn run(what: &Bench) -> anyhow::Result<()> {
-    let (rows, output) = match what {
-        Bench::Packets(output) => (::bench::packets::run()?, output),
-        Bench::Churn(options) => (run_churn(options)?, &options.output),
+pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
+    let (rows, output) = match bench.what {
+        None => return routes::run(bench.routes),
+        Some(What::Routes(routes)) => return routes::run(routes),
+        Some(What::RoutesWorker(worker)) => return routes::work(&worker),
+        Some(What::Packets(output)) => (::bench::packets::run()?, output),
+        Some(What::Churn(options)) => (run_churn(&options)?, options.output),
     };
     println!("{}\n\n{}", report::machine(), report::table(&rows));
     if let Some(path) = &output.json {

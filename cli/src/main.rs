@@ -39,8 +39,7 @@ enum Command {
     /// Puts another mode in the place of the one that serves, while the node goes on.
     Mode(mode::Arguments),
     /// Measures on this machine, in a network namespace of its own.
-    #[command(subcommand)]
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Removes every trace of the instance from this node.
     Cleanup(tools::Cleanup),
 }
@@ -55,7 +54,7 @@ fn main() -> ExitCode {
         Command::Flows(arguments) => tools::flows(&arguments).map(done),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Mode(arguments) => mode::run(&arguments).map(done),
-        Command::Bench(what) => bench::run(&what).map(done),
+        Command::Bench(what) => bench::run(*what).map(done),
         Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };
     match result {

@@ -52,8 +52,8 @@ enum Task {
     Ci,
     /// Measure; the arguments go to `hashplane bench`.
     Bench {
-        /// `packets` or `churn`, then their options.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        /// Options of `hashplane bench`, or `packets` or `churn` and theirs.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Feed a parser with mutated packets until time is over or something breaks.

@@ -24,6 +24,9 @@ pub struct Results {
     pub series: Vec<Series>,
     /// What was asked for and could not be measured, with the reason.
     pub missing: Vec<Missing>,
+    /// Sizes of which nothing is left to do; a run that goes on skips them.
+    #[serde(default)]
+    pub finished_sizes: Vec<u32>,
 }
 
 /// The machine on which it ran.
@@ -73,6 +76,8 @@ pub enum Route {
     KubeProxyIpvs,
     /// kube-proxy with `--proxy-mode nftables`.
     KubeProxyNftables,
+    /// A real Service, by whatever routes it.
+    Target,
 }
 
 /// Where the service under test stands among all services.
