@@ -136,10 +136,14 @@ fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A lab with one daemon in mode iptables, and a service on it.
 fn with_iptables(binary: PathBuf) -> (Lab, Daemon) {
+    with_mode(binary, "iptables")
+}
+
+/// A lab with one daemon, and a service on it.
+fn with_mode(binary: PathBuf, mode: &str) -> (Lab, Daemon) {
     let lab = lab();
-    let options = DaemonOptions::new(binary).with(&["--mode", "iptables"]);
+    let options = DaemonOptions::new(binary).with(&["--mode", mode]);
     let daemon = lab.start_daemon(NodeName::A, options).unwrap();
     let server = lab.pod("server", NodeName::A).unwrap();
     lab.service("web").port("http", 80, 8080).endpoint(&server).write().unwrap();
@@ -253,4 +257,107 @@ fn a_kernel_without_ip_vs_is_told_in_one_sentence() {
     }
     let tables = run(&lab.host(NodeName::A), "nft", &["list", "tables"]);
     assert!(!tables.contains("hashplane"), "{tables}");
+}
+
+#[test]
+fn what_kube_proxy_has_left_goes_once_the_daemon_serves_if_that_is_asked_for() {
+    if skipped() {
+        return;
+    }
+    let lab = lab();
+    let host = lab.host(NodeName::A);
+    for chain in ["KUBE-SERVICES", "KUBE-SVC-AAAAAAAAAAAAAAAA", "OTHERS"] {
+        run(&host, "iptables", &["-t", "nat", "-N", chain]);
+    }
+    for chain in ["KUBE-SERVICES", "OTHERS"] {
+        run(&host, "iptables", &["-t", "nat", "-A", "OUTPUT", "-j", chain]);
+    }
+    let options = DaemonOptions::new(hashplane()).with(&["--mode", "nftables"]);
+    let mut daemon = lab.start_daemon(NodeName::A, options).unwrap();
+    let saved = || run(&host, "iptables-save", &["-t", "nat"]);
+    assert!(saved().contains("KUBE-SERVICES"), "nobody asked for that");
+    daemon.stop().unwrap();
+    drop(daemon);
+    let arguments = ["--mode", "nftables", "--cleanup-kube-proxy"];
+    let options = DaemonOptions::new(hashplane()).with(&arguments);
+    let _daemon = lab.start_daemon(NodeName::A, options).unwrap();
+    eventually("kube-proxy's chains are gone", || (!saved().contains("KUBE-")).then_some(()));
+    assert!(saved().contains("-A OUTPUT -j OTHERS"), "{}", saved());
+}
+
+#[test]
+fn a_mode_is_found_and_removed_even_if_the_state_directory_is_lost() {
+    if skipped() {
+        return;
+    }
+    for (from, to) in [("nftables", "iptables"), ("iptables", "nftables")] {
+        let (lab, mut daemon) = with_mode(hashplane(), from);
+        eventually("the service is programmed", || {
+            daemon.programmed().ok()?.contains("default/web").then_some(())
+        });
+        daemon.kill().unwrap();
+        fs::remove_dir_all(daemon.state_dir()).unwrap();
+        drop(daemon);
+        let host = lab.host(NodeName::A);
+        let has = |mode: &str| match mode {
+            "nftables" => run(&host, "nft", &["list", "tables"]).contains("hashplane-nodeA"),
+            _ => run(&host, "iptables-save", &[]).contains("HASHPLANE"),
+        };
+        assert!(has(from) && !has(to), "{from} to {to}: that is no start");
+        let options = DaemonOptions::new(hashplane()).with(&["--mode", to]);
+        let _daemon = lab.start_daemon(NodeName::A, options).unwrap();
+        eventually("only the new mode is there", || (has(to) && !has(from)).then_some(()));
+    }
+}
+
+#[test]
+fn the_implementation_of_iptables_that_is_asked_for_has_the_rules() {
+    if skipped() {
+        return;
+    }
+    for (asked, other) in [("legacy", "nft"), ("nft", "legacy")] {
+        let lab = lab();
+        let arguments = ["--mode", "iptables", "--iptables", asked, "--masquerade-bit", "20"];
+        let options = DaemonOptions::new(hashplane()).with(&arguments);
+        let daemon = lab.start_daemon(NodeName::A, options).unwrap();
+        let server = lab.pod("server", NodeName::A).unwrap();
+        lab.service("web").port("http", 80, 8080).endpoint(&server).write().unwrap();
+        eventually("the service is programmed", || {
+            daemon.programmed().ok()?.contains("default/web").then_some(())
+        });
+        let host = lab.host(NodeName::A);
+        let saved = |variant: &str| run(&host, &format!("iptables-{variant}-save"), &["-t", "nat"]);
+        assert!(saved(asked).contains("0x100000/0x100000"), "{}", saved(asked));
+        assert!(!saved(other).contains("HASHPLANE"), "{}", saved(other));
+    }
+}
+
+#[test]
+fn what_netfilter_does_is_what_ebpf_would_do() {
+    if skipped() {
+        return;
+    }
+    for mode in ["nftables", "iptables"] {
+        let world = World::with(&["--mode", mode, "--shadow", "on"]);
+        let near = world.server("near", NodeName::A, 8080);
+        let far = world.server("far", NodeName::B, 8080);
+        let web = world.lab.service("web").port("http", 80, 8080).endpoint(&near).endpoint(&far);
+        world.apply(&web);
+        let client = world.pod("client", NodeName::A);
+        let count = |result: &str| {
+            let label = format!("result=\"{result}\"");
+            world.a.metric("hashplane_shadow_total", &[&label]).unwrap()
+        };
+        // What is asked within a second of a change is not counted as the same, nor as different.
+        eventually("connections are compared", || {
+            for family in Family::ALL {
+                ask(&client, Transport::Tcp, web.frontend(family, 80), mode);
+                ask(&client, Transport::Udp, web.frontend(family, 80), mode);
+            }
+            (count("agrees") >= 20.0).then_some(())
+        });
+        for result in ["endpoint", "masquerade", "only_netfilter", "only_ebpf", "refused"] {
+            assert!(count(result) == 0.0, "{mode} {result}: {}", world.a.log());
+        }
+    }
 }
