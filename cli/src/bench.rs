@@ -25,6 +25,10 @@ enum What {
     /// The lab of one mode, for the command above.
     #[command(hide = true)]
     RoutesWorker(routes::Worker),
+    /// Writes report, tables and plots of a run anew.
+    Report(routes::Report),
+    /// What differs between two runs by more than noise.
+    Compare(routes::Compare),
     /// ns per packet of each path, beside an empty program and a parse with one lookup.
     Packets(Output),
     /// Objects into real maps, one endpoint's change, and heap per service.
@@ -73,6 +77,8 @@ pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
         None => return routes::run(bench.routes),
         Some(What::Routes(routes)) => return routes::run(routes),
         Some(What::RoutesWorker(worker)) => return routes::work(&worker),
+        Some(What::Report(report)) => return routes::report(&report),
+        Some(What::Compare(compare)) => return routes::compare(&compare),
         Some(What::Packets(output)) => (::bench::packets::run()?, output),
         Some(What::Churn(options)) => (run_churn(&options)?, options.output),
     };

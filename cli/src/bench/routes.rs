@@ -1,10 +1,19 @@
 //! `hashplane bench` itself: routing modes side by side, and their workers.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use bench::routing::{
-    self, Observer, Options, Preset, lab::objects::Size, plan::ROUTES, results::Route,
+    self, Options, Preset, compare,
+    lab::objects::Size,
+    plan::ROUTES,
+    progress::Progress,
+    report,
+    results::{Results, Route},
+    table,
 };
 
 /// Which modes, how thoroughly, and where to.
@@ -65,9 +74,8 @@ pub(crate) fn run(routes: Routes) -> anyhow::Result<()> {
     };
     if let Some(target) = routes.target {
         let options = routing::target::Options { target, preset, out: routes.out };
-        routing::target::run(&options, &mut Lines::default())?;
-        println!("{}", routing::store::path(&options.out).display());
-        return Ok(());
+        let results = routing::target::run(&options, &mut Progress::default())?;
+        return show(&results, &options.out);
     }
     let options = Options {
         preset,
@@ -80,9 +88,61 @@ pub(crate) fn run(routes: Routes) -> anyhow::Result<()> {
         kube_proxy: routes.kube_proxy,
     };
     interrupt_on_ctrl_c()?;
-    routing::run(&options, &mut Lines::default())?;
-    println!("{}", routing::store::path(&options.out).display());
+    let results = routing::run(&options, &mut Progress::default())?;
+    show(&results, &options.out)
+}
+
+/// Prints the tables and writes the report.
+fn show(results: &Results, out: &Path) -> anyhow::Result<()> {
+    println!("{}", table::text(results, width()));
+    println!("{}", report::write(results, out)?.display());
     Ok(())
+}
+
+/// Of the terminal; wide where there is none.
+fn width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+}
+
+/// A folder of results, or the file itself.
+fn read(path: &Path) -> anyhow::Result<Results> {
+    let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+    let results = routing::store::read(folder)?;
+    results.with_context(|| format!("{} holds no results.json", folder.display()))
+}
+
+/// Writes the report of a run anew.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Report {
+    /// Folder of the results.
+    folder: PathBuf,
+}
+
+pub(crate) fn report(arguments: &Report) -> anyhow::Result<()> {
+    show(&read(&arguments.folder)?, &arguments.folder)
+}
+
+/// Which two runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compare {
+    /// Folder of the run before.
+    before: PathBuf,
+    /// Folder of the run after.
+    after: PathBuf,
+    /// Fails if something became worse by more than so many percent, beyond noise.
+    #[arg(long, value_name = "PERCENT")]
+    fail_on_regression: Option<f64>,
+}
+
+pub(crate) fn compare(arguments: &Compare) -> anyhow::Result<()> {
+    let (before, after) = (read(&arguments.before)?, read(&arguments.after)?);
+    let comparison = compare::compare(&before, &after);
+    print!("{}", comparison.text());
+    let worst = comparison.worst() * 100.0;
+    match arguments.fail_on_regression {
+        Some(limit) if worst > limit => Err(anyhow!("something became worse by {worst:.1} %")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The lab of one mode; tasks come by standard input.
@@ -105,26 +165,4 @@ fn interrupt_on_ctrl_c() -> anyhow::Result<()> {
         });
     });
     Ok(())
-}
-
-/// One line per step.
-#[derive(Debug, Default)]
-struct Lines {
-    steps: usize,
-    done: usize,
-}
-
-impl Observer for Lines {
-    fn begin(&mut self, steps: usize) {
-        self.steps = steps;
-    }
-
-    fn step(&mut self, what: &str) {
-        self.done += 1;
-        eprintln!("{}/{} {what}", self.done, self.steps);
-    }
-
-    fn say(&mut self, line: &str) {
-        eprintln!("{line}");
-    }
 }
