@@ -39,7 +39,7 @@ const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 150.0;
-const TOP: f64 = 14.0;
+const TOP: f64 = 26.0;
 const BOTTOM: f64 = 42.0;
 /// Names of lines do not come closer than this.
 const LABEL_GAP: f64 = 15.0;
@@ -204,12 +204,12 @@ impl Plot {
             format_args!(
                 "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{floor}\" y2=\"{floor}\" stroke=\"{muted}\"/>\
              <text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"{fg}\">{}</text>\
-             <text x=\"{}\" y=\"{}\" fill=\"{fg}\">{}</text>",
+             <text x=\"{}\" y=\"{}\" text-anchor=\"end\" fill=\"{fg}\">{}</text>",
                 f64::midpoint(LEFT, right),
                 HEIGHT - 6.0,
                 escaped(&self.x),
-                right + 8.0,
-                HEIGHT - 6.0,
+                LEFT - 8.0,
+                TOP - 10.0,
                 escaped(&self.unit)
             ),
         );

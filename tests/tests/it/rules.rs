@@ -5,8 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hashplane_tests::{
@@ -16,21 +15,14 @@ use hashplane_tests::{
 };
 use serde_json::Value;
 
-use crate::support::{World, ask, hashplane, lab, skipped};
+use crate::support::{World, ask, hashplane, lab, skipped, until_within};
 
 /// Between two looks of a daemon at what others changed, twice, on a slow machine.
 const REPAIR_WAIT: Duration = Duration::from_mins(1);
 
 /// As `support::until`, for what takes a look of the daemon's upkeep.
-fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(begun.elapsed() < REPAIR_WAIT, "{what}: not after {REPAIR_WAIT:?}");
-        thread::sleep(Duration::from_millis(200));
-    }
+fn eventually<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    until_within(REPAIR_WAIT, what, attempt)
 }
 
 /// What a command on the node says; it must succeed.

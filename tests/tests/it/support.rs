@@ -255,13 +255,23 @@ pub(crate) fn assert_no_errors(loaded: &Loaded, what: &str) {
 
 /// Tries until `attempt` gives something, for at most ten seconds.
 #[track_caller]
-pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    until_within(Duration::from_secs(10), what, attempt)
+}
+
+/// Tries until `attempt` gives something, for at most so long.
+#[track_caller]
+pub(crate) fn until_within<T>(
+    wait: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> T {
     let begun = Instant::now();
     loop {
         if let Some(done) = attempt() {
             return done;
         }
-        assert!(begun.elapsed() < slowed(Duration::from_secs(10)), "{what}: not after ten seconds");
+        assert!(begun.elapsed() < slowed(wait), "{what}: not after {wait:?}");
         thread::sleep(slowed(Duration::from_millis(20)));
     }
 }

@@ -22,6 +22,10 @@ p,li{max-width:44rem}
 figure{margin:1rem 0;padding:.6rem;background:var(--card);border-radius:.5rem;overflow-x:auto}
 figure svg{display:block;width:100%;min-width:30rem;height:auto}
 figcaption{font-weight:600;padding:.2rem .3rem .5rem}
+.key{display:none;font-size:.85rem;padding:0 .3rem .4rem}
+.key span{margin-right:.9rem;white-space:nowrap}
+.key b{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.35em}
+@media (max-width:44rem){.key{display:block}}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem;white-space:nowrap}
 th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--grid)}
@@ -45,8 +49,9 @@ pub(super) fn html(results: &Results, plots: &[Plot]) -> String {
             write(
                 &mut page,
                 format_args!(
-                    "<figure><figcaption>{}</figcaption>{}</figure>",
+                    "<figure><figcaption>{}</figcaption>{}{}</figure>",
                     escaped(&plot.title),
+                    key(plot),
                     plot.inline()
                 ),
             );
@@ -57,6 +62,18 @@ pub(super) fn html(results: &Results, plots: &[Plot]) -> String {
     how(&mut page, results);
     page.push_str("</body></html>\n");
     page
+}
+
+/// The names of the lines, for screens that show a part of the plot.
+fn key(plot: &Plot) -> String {
+    let mut key = "<div class=\"key\">".to_owned();
+    for line in &plot.lines {
+        let (colour, _) = style(line.route);
+        let name = line.route.name();
+        write(&mut key, format_args!("<span><b style=\"background:{colour}\"></b>{name}</span> "));
+    }
+    key.push_str("</div>");
+    key
 }
 
 fn head(page: &mut String, results: &Results) {
