@@ -26,7 +26,9 @@ for folder in proc sys dev; do
     $busybox mount --move /$folder /new/$folder || fail "cannot move /$folder"
 done
 $busybox mount -t tmpfs tmpfs /new/run || fail "no /run"
+$busybox mkdir -p /new/run/vm/tmp
+# What the host has there is out of the way, and in reach: a checkout may lie there.
+$busybox mount --bind /new/tmp /new/run/vm/tmp || fail "the host's /tmp is not there"
 $busybox mount -t tmpfs tmpfs /new/tmp || fail "no /tmp"
-$busybox mkdir /new/run/vm
 $busybox cp /bin/busybox /inside.sh /run.sh /new/run/vm/ || fail "cannot copy"
 exec $busybox switch_root /new /run/vm/busybox sh /run/vm/inside.sh

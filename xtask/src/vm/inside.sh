@@ -17,6 +17,11 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
+for folder in @FOLDERS@; do
+    case $folder in
+    /tmp/*) mkdir -p "$folder" && mount --bind "/run/vm$folder" "$folder" ;;
+    esac
+done
 mount --bind "@MODULES@/$release" "/lib/modules/$release"
 ip link set lo up
 # Snapshots that the tests are asked to write are for the host.

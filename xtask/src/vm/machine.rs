@@ -190,7 +190,10 @@ fn snapshots() -> Option<String> {
 
 fn inside(modules: &Path, interactive: bool) -> String {
     let parent = modules.parent().unwrap_or(modules).display().to_string();
+    let folders = [run::workspace().to_owned(), run::target_dir()];
+    let folders = folders.map(|folder| quoted(&folder.to_string_lossy())).join(" ");
     include_str!("inside.sh")
+        .replace("@FOLDERS@", &folders)
         .replace("@MODULES@", &parent)
         .replace("@SNAPSHOTS@", &snapshots().unwrap_or_default())
         .replace("@LOADED@", &LOADED.join(" "))
