@@ -1,11 +1,18 @@
 //! What services cost: from objects to real maps, one endpoint's change, heap per service.
 
+pub mod case;
+mod netfilter;
 mod objects;
 pub mod world;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
+use dataplane_user::backend::Mode;
 
 use self::world::{Cold, World};
 use crate::report::Raw;
@@ -20,7 +27,7 @@ const CHANGE_WARM_UP: u32 = 50;
 const VERIFY_EVERY: u32 = 20;
 /// Services that changes step over; prime, so that all of them have their turn.
 const STRIDE: u32 = 7_919;
-/// Runs of the program that counts bytes.
+/// Runs of the program that counts bytes, which fills maps or rules each time.
 const HEAP_SAMPLES: usize = 3;
 
 /// What to measure.
@@ -30,8 +37,14 @@ pub struct Options {
     pub services: Vec<u32>,
     /// Endpoints of each service.
     pub endpoints: u32,
+    /// Which modes.
+    pub modes: Vec<Mode>,
     /// The program that counts the bytes of our heap; `None` leaves that row out.
     pub heap: Option<PathBuf>,
+    /// The program that measures one netfilter mode with one size; `None` leaves those modes out.
+    pub case: Option<PathBuf>,
+    /// How long one netfilter mode may take with one size.
+    pub patience: Duration,
 }
 
 /// Samples, and where the time went.
@@ -43,14 +56,30 @@ pub struct Measured {
     pub limits: Vec<String>,
 }
 
-/// Measures. Needs root and BPF.
+/// Measures. Needs root, and BPF for eBPF.
 pub fn run(options: &Options) -> anyhow::Result<Measured> {
+    ensure!(options.endpoints > 0, "a change needs a service with an endpoint");
+    ensure!(!options.services.contains(&0), "there is nothing to measure in 0 services");
     let mut measured = Measured::default();
+    for &mode in &options.modes {
+        match (mode, &options.case) {
+            (Mode::Ebpf, _) => ebpf(options, &mut measured)?,
+            (Mode::Nftables | Mode::Iptables | Mode::Ipvs, Some(program)) => {
+                netfilter::run(options, mode, program, &mut measured)?;
+            }
+            (Mode::Nftables | Mode::Iptables | Mode::Ipvs, None) => {
+                measured.limits.push(format!("{mode} is left out: bench-case is not there"));
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// From objects to real maps.
+fn ebpf(options: &Options, measured: &mut Measured) -> anyhow::Result<()> {
     let endpoints = options.endpoints;
-    ensure!(endpoints > 0, "a change needs a service with an endpoint");
     let mut changes = Vec::new();
     for &services in &options.services {
-        ensure!(services > 0, "there is nothing to measure in 0 services");
         let (world, cold) = cold(services, endpoints)?;
         let samples = cold.iter().map(|cold| ms(cold.total())).collect();
         measured.raw.push(raw("cold", services, "ms", samples));
@@ -58,14 +87,26 @@ pub fn run(options: &Options) -> anyhow::Result<Measured> {
         changes.push(raw("change", services, "us", change(world, services, endpoints)?));
     }
     measured.raw.extend(changes);
+    heap(options, Mode::Ebpf, "", measured)
+}
+
+/// The heap of the largest size.
+fn heap(
+    options: &Options,
+    mode: Mode,
+    suffix: &str,
+    measured: &mut Measured,
+) -> anyhow::Result<()> {
     if let (Some(heap), Some(&services)) = (&options.heap, options.services.iter().max()) {
         let mut samples = Vec::new();
         for _ in 0..HEAP_SAMPLES {
-            samples.push(heap_per_service(heap, services, endpoints)?);
+            samples.push(heap_per_service(heap, mode, services, options.endpoints)?);
         }
-        measured.raw.push(raw("heap_per_service", services, "B", samples));
+        let mut raw = raw("heap_per_service", services, "B", samples);
+        raw.name.push_str(suffix);
+        measured.raw.push(raw);
     }
-    Ok(measured)
+    Ok(())
 }
 
 /// Fills fresh maps again and again; the last world is kept.
@@ -100,10 +141,15 @@ fn change(mut world: World, services: u32, endpoints: u32) -> anyhow::Result<Vec
 }
 
 /// Runs the program that counts; it prints one number.
-fn heap_per_service(program: &PathBuf, services: u32, endpoints: u32) -> anyhow::Result<f64> {
+fn heap_per_service(
+    program: &Path,
+    mode: Mode,
+    services: u32,
+    endpoints: u32,
+) -> anyhow::Result<f64> {
     let name = program.display();
     let output = Command::new(program)
-        .args([services.to_string(), endpoints.to_string()])
+        .args([mode.name().to_owned(), services.to_string(), endpoints.to_string()])
         .output()
         .with_context(|| format!("cannot start {name}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -7,3 +7,4 @@ pub mod icmp;
 pub mod packets;
 pub mod report;
 pub mod rig;
+pub mod routing;

@@ -1,8 +1,9 @@
 //! `hashplane bench`: measurements on the machine at hand.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use ::bench::{churn, report};
+use dataplane_user::backend::Mode;
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +28,18 @@ pub(crate) struct Churn {
     /// Endpoints of each service.
     #[arg(long, default_value_t = 5)]
     endpoints: u32,
+    /// Which modes.
+    #[arg(long, value_delimiter = ',', value_parser = parse_mode)]
+    #[arg(default_value = "ebpf,nftables,ipvs,iptables")]
+    modes: Vec<Mode>,
+    /// Seconds that one netfilter mode may take with one number of services.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    patience: u64,
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    Mode::parse(text)
+        .ok_or_else(|| format!("it is one of {}", Mode::ALL.map(Mode::name).join(", ")))
 }
 
 /// Where figures go, beside the terminal.
@@ -51,16 +64,14 @@ pub(crate) fn run(what: &Bench) -> anyhow::Result<()> {
 }
 
 fn run_churn(options: &Churn) -> anyhow::Result<Vec<report::Row>> {
-    let heap = std::env::current_exe()?.with_file_name("bench-heap");
-    let heap = if heap.exists() {
-        Some(heap)
-    } else {
-        println!("heap_per_service is left out: {} is not there", heap.display());
-        println!("`cargo xtask bench churn` builds it.");
-        None
-    };
-    let (services, endpoints) = (options.services.clone(), options.endpoints);
-    let measured = churn::run(&churn::Options { services, endpoints, heap })?;
+    let measured = churn::run(&churn::Options {
+        services: options.services.clone(),
+        endpoints: options.endpoints,
+        modes: options.modes.clone(),
+        heap: beside("bench-heap", "heap_per_service")?,
+        case: beside("bench-case", "what concerns nftables, ipvs and iptables")?,
+        patience: Duration::from_secs(options.patience),
+    })?;
     for limit in &measured.limits {
         println!("{limit}");
     }
@@ -68,4 +79,15 @@ fn run_churn(options: &Churn) -> anyhow::Result<Vec<report::Row>> {
         report::write_raw(path, &measured.raw)?;
     }
     Ok(measured.raw.iter().map(report::Raw::row).collect())
+}
+
+/// A program that was built beside this one, or `None`, aloud.
+fn beside(name: &str, what: &str) -> anyhow::Result<Option<PathBuf>> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    if path.exists() {
+        return Ok(Some(path));
+    }
+    println!("{what} is left out: {} is not there", path.display());
+    println!("`cargo xtask bench churn` builds it.");
+    Ok(None)
 }

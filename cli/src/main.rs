@@ -4,6 +4,8 @@
 #![expect(clippy::print_stderr, reason = "one sentence says why the binary ends")]
 
 mod bench;
+mod doctor;
+mod mode;
 mod options;
 mod proxy;
 mod tools;
@@ -32,25 +34,32 @@ enum Command {
     Endpoints(tools::Arguments),
     /// Shows the flows in the live maps.
     Flows(tools::Arguments),
+    /// Shows what this node can do, what runs and why, and what is not as it should be.
+    Doctor(doctor::Arguments),
+    /// Puts another mode in the place of the one that serves, while the node goes on.
+    Mode(mode::Arguments),
     /// Measures on this machine, in a network namespace of its own.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Removes every trace of the instance from this node.
-    Cleanup(tools::Instance),
+    Cleanup(tools::Cleanup),
 }
 
 fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
-        Command::Proxy(arguments) => proxy::run(*arguments),
-        Command::Status(arguments) => tools::status(&arguments),
-        Command::Services(arguments) => tools::services(&arguments),
-        Command::Endpoints(arguments) => tools::endpoints(&arguments),
-        Command::Flows(arguments) => tools::flows(&arguments),
-        Command::Bench(what) => bench::run(&what),
-        Command::Cleanup(instance) => tools::cleanup(&instance),
+        Command::Proxy(arguments) => proxy::run(*arguments).map(done),
+        Command::Status(arguments) => tools::status(&arguments).map(done),
+        Command::Services(arguments) => tools::services(&arguments).map(done),
+        Command::Endpoints(arguments) => tools::endpoints(&arguments).map(done),
+        Command::Flows(arguments) => tools::flows(&arguments).map(done),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Mode(arguments) => mode::run(&arguments).map(done),
+        Command::Bench(what) => bench::run(&what).map(done),
+        Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let error: &(dyn std::error::Error + 'static) = error.as_ref();
             eprintln!("hashplane: {}", dataplane_user::ebpf::attach::chain(error));

@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use dataplane_user::{
-    daemon::settings::{self, Settings, Source},
+    backend,
+    daemon::{
+        modes::Wish,
+        settings::{self, Settings, Source},
+    },
     devices::NodePortAddresses,
     ebpf::attach,
 };
@@ -61,6 +65,22 @@ pub(crate) enum Xdp {
     Off,
 }
 
+/// What translates packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// The best that this node can do.
+    Auto,
+    /// Socket hooks, TC and XDP programs over hash maps.
+    Ebpf,
+    /// nftables maps.
+    Nftables,
+    /// iptables rules.
+    Iptables,
+    /// IPVS virtual servers.
+    Ipvs,
+}
+
 /// One value or several, as YAML or a command line has them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
@@ -99,6 +119,9 @@ macro_rules! options {
 }
 
 options! {
+    /// What translates packets: `auto` is the best that this node can do, in the order ebpf, nftables,
+    /// ipvs, iptables [default: auto]
+    mode: Mode = "HASHPLANE_MODE";
     /// Kubeconfig of the cluster [default: the cluster this runs in, or KUBECONFIG]
     kubeconfig: PathBuf = "HASHPLANE_KUBECONFIG";
     /// Directory of YAML manifests to serve instead of a cluster
@@ -146,6 +169,10 @@ options! {
     flows_max: u32 = "HASHPLANE_FLOWS_MAX";
     /// Translations of sockets [default: 131072]
     peers_max: u32 = "HASHPLANE_PEERS_MAX";
+    /// In other modes than ebpf: compares each new connection with what ebpf would do, without touching
+    /// traffic; see `hashplane_shadow_total` [default: off]
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    shadow: Switch = "HASHPLANE_SHADOW";
     /// What is logged, as in `info` or `info,dataplane_user=debug`; debug logs each new flow [default: info]
     log: String = "HASHPLANE_LOG";
 }
@@ -196,6 +223,7 @@ impl Options {
         };
         let mut settings = Settings::new(node_name, source);
         settings.zone = self.zone;
+        set(&mut settings.mode, self.mode.map(Into::into));
         let node_ips = self.node_ip.map(OneOrMany::list).unwrap_or_default();
         let pod_links = self.pod_links.as_deref().unwrap_or(settings::POD_LINKS);
         let nics = self.nics.as_deref().unwrap_or(settings::AUTO);
@@ -224,6 +252,7 @@ impl Options {
         set(&mut settings.sizes.endpoints, self.endpoints_max);
         set(&mut settings.sizes.flows, self.flows_max);
         set(&mut settings.sizes.peers, self.peers_max);
+        settings.shadow = (self.shadow == Some(Switch::On)).then(Default::default);
         let log = self.log.unwrap_or_else(|| "info".to_owned());
         settings.debug = log.contains("debug") || log.contains("trace");
         Ok((settings, log))
@@ -241,6 +270,18 @@ fn host_name() -> anyhow::Result<String> {
         .context("cannot read the host name; give --node-name")?;
     // As the kubelet does it.
     Ok(name.trim().to_lowercase())
+}
+
+impl From<Mode> for Wish {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Ebpf => Self::Only(backend::Mode::Ebpf),
+            Mode::Nftables => Self::Only(backend::Mode::Nftables),
+            Mode::Iptables => Self::Only(backend::Mode::Iptables),
+            Mode::Ipvs => Self::Only(backend::Mode::Ipvs),
+        }
+    }
 }
 
 impl From<Tc> for attach::Tc {

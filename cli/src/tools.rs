@@ -1,35 +1,42 @@
 //! The tools that show the live maps, and `cleanup`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use dataplane_user::{
+    backend::Mode,
     daemon::{
         cleanup::cleanup as remove_all,
         settings::{STATE_DIR, socket_path},
     },
     ebpf::{
+        attach::chain,
         maps::KernelMaps,
         pin::{BPFFS, INSTANCE, Pins},
     },
     http::client,
+    leftovers,
     view::{Names, ServiceName, Status, flows, read, status, table},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The daemon reads the kernel, or copies its table.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Which instance.
 #[derive(Debug, Args)]
 pub(crate) struct Instance {
     /// Name of the instance
     #[arg(long = "instance", env = "HASHPLANE_INSTANCE", default_value = INSTANCE)]
-    name: String,
+    pub(crate) name: String,
     /// The BPF file system
     #[arg(long, env = "HASHPLANE_BPFFS", default_value = BPFFS)]
-    bpffs: PathBuf,
+    pub(crate) bpffs: PathBuf,
     /// Directory of the daemon's lock and socket
     #[arg(long, env = "HASHPLANE_STATE_DIR", default_value = STATE_DIR)]
-    state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
 }
 
 /// Which instance, and how it is shown.
@@ -43,7 +50,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     /// A table.
     Table,
     /// A table with more columns.
@@ -71,8 +78,30 @@ impl Instance {
         }
     }
 
+    fn socket(&self) -> PathBuf {
+        socket_path(&self.state_dir, &self.name)
+    }
+
+    /// What the daemon says of itself, if one runs.
+    fn report(&self) -> Option<Value> {
+        client::get(&self.socket(), "/status").ok()
+    }
+
+    /// The maps; `None` where a daemon serves in a mode without any.
+    fn maps(&self) -> anyhow::Result<Option<KernelMaps>> {
+        if self.report().as_ref().is_some_and(is_without_maps) {
+            return Ok(None);
+        }
+        Ok(Some(KernelMaps::from_pins(&self.pins()?.maps())?))
+    }
+
+    /// Rows that only the daemon can tell.
+    fn rows<T: DeserializeOwned>(&self, of: &str) -> anyhow::Result<T> {
+        Ok(client::get_within(PATIENCE, &self.socket(), &format!("/rows/{of}"))?)
+    }
+
     fn names(&self) -> Names {
-        let socket = socket_path(&self.state_dir, &self.name);
+        let socket = self.socket();
         // Without a daemon there are numbers instead of names.
         let services: Vec<ServiceName> = match client::get(&socket, "/services") {
             Ok(services) => services,
@@ -86,56 +115,102 @@ impl Instance {
     }
 }
 
+/// Whether the mode that serves has no maps to look at.
+fn is_without_maps(report: &Value) -> bool {
+    report["mode"].as_str().and_then(Mode::parse).is_some_and(|mode| mode != Mode::Ebpf)
+}
+
 pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let socket = socket_path(&arguments.instance.state_dir, pins.instance());
-    let report: Option<serde_json::Value> = client::get(&socket, "/status").ok();
-    let status = Status {
-        instance: pins.instance().to_owned(),
+    let instance = &arguments.instance;
+    let report = instance.report();
+    let mut status = Status {
+        instance: instance.name.clone(),
         daemon: report.is_some(),
-        programs: status::programs(&pins)?,
-        maps: status::maps(&mut KernelMaps::from_pins(&pins.maps())?)?,
-        counters: status::live_counters(&pins)?,
+        programs: Vec::new(),
+        maps: Vec::new(),
+        counters: Vec::new(),
         report,
     };
+    if !status.report.as_ref().is_some_and(is_without_maps) {
+        let pins = instance.pins()?;
+        status.programs = status::programs(&pins)?;
+        status.maps = status::maps(&mut KernelMaps::from_pins(&pins.maps())?)?;
+        status.counters = status::live_counters(&pins)?;
+    }
     print(&status, arguments.output, || status.to_text())
 }
 
 pub(crate) fn services(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let rows = read::frontends(&mut maps, &arguments.instance.names())?;
+    let instance = &arguments.instance;
+    let rows = match instance.maps()? {
+        Some(mut maps) => read::frontends(&mut maps, &instance.names())?,
+        None => instance.rows("frontends")?,
+    };
     print(&rows, arguments.output, || table::frontends(&rows, arguments.output == Output::Wide))
 }
 
 pub(crate) fn endpoints(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let rows = read::endpoints(&mut maps, &arguments.instance.names())?;
+    let instance = &arguments.instance;
+    let rows = match instance.maps()? {
+        Some(mut maps) => read::endpoints(&mut maps, &instance.names())?,
+        None => instance.rows("endpoints")?,
+    };
     print(&rows, arguments.output, || table::endpoints(&rows, arguments.output == Output::Wide))
 }
 
 pub(crate) fn flows(arguments: &Arguments) -> anyhow::Result<()> {
-    let pins = arguments.instance.pins()?;
-    let mut maps = KernelMaps::from_pins(&pins.maps())?;
-    let now = flows::now_ticks()?;
-    let rows = flows::flows(&mut maps, &arguments.instance.names(), now)?;
+    let instance = &arguments.instance;
+    let rows = match instance.maps()? {
+        Some(mut maps) => flows::flows(&mut maps, &instance.names(), flows::now_ticks()?)?,
+        None => instance.rows("flows")?,
+    };
     print(&rows, arguments.output, || table::flows(&rows, arguments.output == Output::Wide))
 }
 
-pub(crate) fn cleanup(instance: &Instance) -> anyhow::Result<()> {
+/// What `cleanup` removes.
+#[derive(Debug, Args)]
+pub(crate) struct Cleanup {
+    #[command(flatten)]
+    instance: Instance,
+    /// Also what kube-proxy has left in the kernel, in any of its modes
+    #[arg(long)]
+    kube_proxy: bool,
+}
+
+pub(crate) fn cleanup(arguments: &Cleanup) -> anyhow::Result<()> {
+    let instance = &arguments.instance;
     let pins = Pins::new(&instance.bpffs, &instance.name)?;
     let removed = remove_all(&pins, &instance.state_dir)?;
-    for path in &removed {
-        println!("removed {}", path.display());
+    for what in &removed {
+        println!("removed {what}");
     }
     if removed.is_empty() {
         println!("nothing of instance {} is left on this node", instance.name);
     }
+    if arguments.kube_proxy {
+        remove_kube_proxy()?;
+    }
     Ok(())
 }
 
-fn print<T: Serialize>(
+fn remove_kube_proxy() -> anyhow::Result<()> {
+    let outcome = leftovers::remove_kube_proxy();
+    for leftover in &outcome.leftovers {
+        println!("removed {leftover}");
+    }
+    for error in &outcome.failed {
+        eprintln!("hashplane: {}", chain(error));
+    }
+    if !outcome.failed.is_empty() {
+        return Err(anyhow!("kube-proxy may have left more, see above"));
+    }
+    if outcome.leftovers.is_empty() {
+        println!("nothing of kube-proxy is left on this node");
+    }
+    Ok(())
+}
+
+pub(crate) fn print<T: Serialize>(
     rows: &T,
     output: Output,
     table: impl FnOnce() -> String,

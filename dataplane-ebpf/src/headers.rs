@@ -146,7 +146,8 @@ pub(crate) fn skip_extensions<P: Packet + ?Sized>(
 }
 
 /// Ports, and flags in TCP's terms; the header must be there as a whole, in the packet and by its
-/// length field. So must the header of an SCTP packet's first chunk, if it has one.
+/// length field. The first chunk of an SCTP packet need not be in sight: then it is one of data, which
+/// the stack has yet to cut into packets.
 #[inline(always)]
 fn parse_l4<P: Packet + ?Sized>(
     packet: &mut P,
@@ -179,9 +180,8 @@ fn parse_l4<P: Packet + ?Sized>(
             if payload_len < sctp::LEN + sctp::CHUNK_LEN {
                 return Ok((both, 0));
             }
-            let [chunk, ..]: [u8; sctp::CHUNK_LEN] =
-                *packet.window(l4 + sctp::LEN).ok_or(Reason::Short)?;
-            Ok((both, sctp::as_tcp_flags(chunk)))
+            let chunk: Option<&mut [u8; sctp::CHUNK_LEN]> = packet.window(l4 + sctp::LEN);
+            Ok((both, chunk.map_or(0, |[chunk, ..]| sctp::as_tcp_flags(*chunk))))
         }
         _ => Err(Reason::NotTransport),
     }

@@ -169,6 +169,24 @@ pub struct Upkeep {
     pub drifted: usize,
 }
 
+/// An entry in which the kernel and the program differ.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Drift {
+    /// Whose entry it is; `None` for what belongs to no service port.
+    pub key: Option<PortKey>,
+    /// What differs, in words.
+    pub what: String,
+}
+
+/// Something of a Service that a backend cannot do; `docs/modes.md` lists them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is missing, in the words of `docs/services.md`.
+    pub feature: &'static str,
+    /// Why, and what happens instead.
+    pub why: &'static str,
+}
+
 /// One way to make the kernel do what a table says.
 ///
 /// The calls come in this order: [`Self::observe`] until it succeeds, [`Self::set_node`] and
@@ -199,6 +217,9 @@ pub trait Backend: Send {
     }
     /// How many entries may differ from the kernel's.
     fn pending(&self) -> usize;
+    /// In how many entries the kernel, as [`Self::observe`] has just found it, differs from the
+    /// program, and at most `max` of them in words. Nothing is written.
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>);
     /// Makes the kernel hold what the program says: make before break.
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error>;
     /// Looks after what the kernel does by itself: expires flows, finds what others changed.
@@ -229,6 +250,69 @@ pub trait Backend: Send {
     }
     /// Removes everything that it put into the kernel. Twice is once.
     fn remove(&mut self) -> Result<(), Error>;
+}
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    fn mode(&self) -> Mode {
+        (**self).mode()
+    }
+    fn observe(&mut self) -> Result<(), Error> {
+        (**self).observe()
+    }
+    fn set_node(&mut self, node: &Node) {
+        (**self).set_node(node);
+    }
+    fn compile(&mut self, table: &dyn Desired) {
+        (**self).compile(table);
+    }
+    fn change(&mut self, key: &PortKey, state: Option<&PortState>) {
+        (**self).change(key, state);
+    }
+    fn reclaim(&mut self, now_ms: u64) -> bool {
+        (**self).reclaim(now_ms)
+    }
+    fn retry(&mut self, table: &dyn Desired) {
+        (**self).retry(table);
+    }
+    fn is_resting(&self) -> bool {
+        (**self).is_resting()
+    }
+    fn pending(&self) -> usize {
+        (**self).pending()
+    }
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        (**self).drift(max)
+    }
+    fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {
+        (**self).apply(now_ms)
+    }
+    fn upkeep(&mut self) -> Result<Upkeep, Error> {
+        (**self).upkeep()
+    }
+    fn take_departed(&mut self) -> Vec<Departed> {
+        (**self).take_departed()
+    }
+    fn needs(&self) -> Needs {
+        (**self).needs()
+    }
+    fn services(&self) -> Vec<ServicePort> {
+        (**self).services()
+    }
+    fn left_out(&self) -> &BTreeMap<PortKey, CapacityError> {
+        (**self).left_out()
+    }
+    fn limits(&self) -> Option<&BTreeMap<PortKey, Vec<&'static str>>> {
+        (**self).limits()
+    }
+    fn contested(&self) -> usize {
+        (**self).contested()
+    }
+    fn fill(&self) -> Vec<Fill> {
+        (**self).fill()
+    }
+    fn remove(&mut self) -> Result<(), Error> {
+        (**self).remove()
+    }
 }
 
 impl Desired for ServiceTable {

@@ -14,6 +14,7 @@ mod sources;
 mod wanted;
 
 mod change;
+mod drift;
 
 pub mod compile;
 pub mod simulate;
@@ -42,5 +43,24 @@ pub(crate) mod fake;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::backend::Limit;
+
+/// What eBPF cannot do, or not yet.
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        feature: "IP fragments",
+        why: "pass untranslated: only the first one says which ports it is for",
+    },
+    Limit {
+        feature: "SCTP from the node's own processes",
+        why: "not served: sockets have no hooks for it",
+    },
+    Limit {
+        feature: "ICMP errors that the node itself sends about translated packets",
+        why: "not sent: such a packet is dropped, too long for its next link or out of hops",
+    },
+];
+
 pub use compile::{CapacityError, Desired};
+pub(crate) use half::{address, octets};
 pub use program::{Limits, Program};

@@ -4,19 +4,26 @@ pub mod client;
 pub mod health_check;
 pub mod metrics;
 
-use std::{io, net::SocketAddr, path::Path, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path as Segment, State},
     http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::{
-    daemon::{Report, Shared},
+    backend::Mode,
+    daemon::{Report, Shared, doctor::Examiner, rows::Rows, serving::Requests},
     ebpf::pin::Pins,
 };
 
@@ -27,6 +34,12 @@ pub struct Context {
     pub shared: Shared,
     /// Where the live maps are.
     pub pins: Pins,
+    /// Compares the kernel with the table; not there before the loop runs.
+    pub examiner: Arc<OnceLock<Examiner>>,
+    /// Tells rows of backends without maps; not there before the loop runs.
+    pub rows: Arc<OnceLock<Rows>>,
+    /// Goes from mode to mode.
+    pub modes: Requests,
 }
 
 /// A listener that cannot be opened.
@@ -48,9 +61,19 @@ pub fn router(context: Context) -> Router {
         .route("/healthz", get(healthz))
         .route("/livez", get(livez))
         .route("/metrics", get(metrics))
+        .route("/doctor", get(doctor))
+        .route("/rows/endpoints", get(endpoints))
+        .route("/rows/flows", get(flows))
+        .route("/rows/frontends", get(frontends))
         .route("/services", get(services))
         .route("/status", get(status))
         .with_state(context)
+}
+
+/// What only those may ask who can open the daemon's own socket.
+fn own_router(context: Context) -> Router {
+    router(context.clone())
+        .merge(Router::new().route("/mode/{mode}", post(mode)).with_state(context))
 }
 
 /// Opens all listeners, then serves until the process ends.
@@ -59,7 +82,7 @@ pub async fn serve(
     addresses: [(SocketAddr, &'static str); 2],
     socket: &Path,
 ) -> Result<(), ListenError> {
-    let app = router(context);
+    let app = router(context.clone());
     let [first, second] = addresses;
     let both = if first.0 == second.0 { vec![first] } else { vec![first, second] };
     for (address, flag) in both {
@@ -72,7 +95,7 @@ pub async fn serve(
     // The lock is ours, so a socket that is there belongs to a daemon that died.
     let _gone = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(failed)?;
-    tokio::spawn(axum::serve(listener, app).into_future());
+    tokio::spawn(axum::serve(listener, own_router(context)).into_future());
     Ok(())
 }
 
@@ -107,6 +130,62 @@ async fn metrics(State(context): State<Context>) -> impl IntoResponse {
     }
 }
 
+/// What differs between kernel and table.
+async fn doctor(State(context): State<Context>) -> impl IntoResponse {
+    let Some(examiner) = context.examiner.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting\n").into_response();
+    };
+    match examiner.examine().await {
+        Ok(running) => Json(running).into_response(),
+        Err(error) => {
+            let error = crate::ebpf::attach::chain(error.as_ref());
+            (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+        }
+    }
+}
+
+/// Another backend in the place of the one that serves; answers once it does.
+async fn mode(State(context): State<Context>, Segment(name): Segment<String>) -> impl IntoResponse {
+    let Some(to) = Mode::parse(&name) else {
+        return (StatusCode::NOT_FOUND, format!("there is no mode {name}\n")).into_response();
+    };
+    match context.modes.ask(to).await {
+        Ok(changed) => Json(changed).into_response(),
+        Err(error) => {
+            let error = crate::ebpf::attach::chain(&error);
+            tracing::warn!(error, mode = %to, "the mode has not changed");
+            (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+        }
+    }
+}
+
+async fn frontends(State(context): State<Context>) -> impl IntoResponse {
+    let Some(rows) = context.rows.get() else { return starting() };
+    Json(rows.frontends().await).into_response()
+}
+
+async fn endpoints(State(context): State<Context>) -> impl IntoResponse {
+    let Some(rows) = context.rows.get() else { return starting() };
+    Json(rows.endpoints().await).into_response()
+}
+
+async fn flows(State(context): State<Context>) -> impl IntoResponse {
+    let Some(rows) = context.rows.get() else { return starting() };
+    match rows.flows().await {
+        Ok(flows) => Json(flows).into_response(),
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+fn starting() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting\n").into_response()
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Response {
+    let error = crate::ebpf::attach::chain(error);
+    (StatusCode::INTERNAL_SERVER_ERROR, error).into_response()
+}
+
 async fn services(State(context): State<Context>) -> impl IntoResponse {
     Json(context.shared.report().services)
 }
@@ -123,7 +202,13 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_leaves_is_alive_but_wants_no_traffic() {
         let pins = Pins::new(Path::new("/nowhere"), "test").unwrap();
-        let context = Context { shared: Shared::default(), pins };
+        let context = Context {
+            shared: Shared::default(),
+            pins,
+            examiner: Arc::default(),
+            rows: Arc::default(),
+            modes: Requests::new().0,
+        };
         let codes = async || {
             let (health, life) = (healthz(State(context.clone())), livez(State(context.clone())));
             [health.await.into_response(), life.await.into_response()]

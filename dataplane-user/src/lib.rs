@@ -12,8 +12,10 @@ pub mod iptables;
 pub mod ipvs;
 pub mod nftables;
 
+pub mod limits;
 pub mod simulate;
 
+pub mod leftovers;
 pub mod probe;
 pub mod shadow;
 pub mod sync;

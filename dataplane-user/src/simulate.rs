@@ -6,8 +6,9 @@ use dataplane_common::Reason;
 
 use crate::{
     backend::{Desired, Mode, Node},
-    ebpf,
+    ebpf, iptables, ipvs,
     model::{DropCause, NodeIdentity, Outcome, Packet, PortKey, PortState, Scope},
+    nftables,
 };
 
 /// What a kernel should hold, and what would become of packets if it did.
@@ -22,7 +23,7 @@ pub trait Simulated {
     fn change(&mut self, key: &PortKey, state: Option<&PortState>);
     /// Where the first packet of a flow goes.
     fn simulate(&self, packet: &Packet) -> Outcome;
-    /// Why no program of this backend can serve packets like this one, as its limits say.
+    /// Which of the backend's limits ([`crate::limits::of`]) keeps it from serving packets like this one.
     fn cannot(&self, _packet: &Packet) -> Option<&'static str> {
         None
     }
@@ -30,7 +31,12 @@ pub trait Simulated {
 
 /// An empty program of every backend.
 pub fn every_backend() -> Vec<Box<dyn Simulated>> {
-    vec![Box::new(Ebpf::new())]
+    vec![
+        Box::new(Ebpf::new()),
+        Box::new(nftables::Program::default()),
+        Box::new(ipvs::Program::new()),
+        Box::new(iptables::Program::default()),
+    ]
 }
 
 /// What backends are told of the node that a table is for, with the devices of its pods.

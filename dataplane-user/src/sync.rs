@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod histogram;
 pub mod services;
+pub mod snapshot;
 pub mod switch;
 
 use std::{
@@ -21,6 +22,7 @@ use self::{
     backoff::Backoff,
     histogram::Histogram,
     services::{Question, Services},
+    snapshot::{Snapshot, Snapshots},
     switch::{Switch, Switcher},
 };
 use crate::{
@@ -56,6 +58,9 @@ impl<E> Received<E> {
     }
 }
 
+/// How often each step of a switch is tried before the last backend goes on.
+const SWITCH_TRIES: u32 = 5;
+
 /// How the loop paces itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -82,6 +87,8 @@ impl Default for Pace {
 pub struct Status {
     /// Which backend serves.
     pub mode: Option<Mode>,
+    /// The pods' links that the kernel knows, as of the last apply that succeeded.
+    pub pod_links: BTreeSet<String>,
     /// Whether the kernel holds what the table says, but for those left out.
     pub in_sync: bool,
     /// Entries that are not yet as they should be.
@@ -115,6 +122,8 @@ pub struct Sync<T, B> {
     table: T,
     backend: B,
     node: watch::Receiver<Node>,
+    /// Whether the backend has not been told yet what the node is now.
+    node_is_new: bool,
     /// Whether the kernel could be read back.
     observed: bool,
     pace: Pace,
@@ -131,6 +140,8 @@ pub struct Sync<T, B> {
     departed: Option<mpsc::UnboundedSender<Vec<Departed>>>,
     ask: mpsc::Sender<Question>,
     asked: mpsc::Receiver<Question>,
+    look: mpsc::Sender<snapshot::Question>,
+    looks: mpsc::Receiver<snapshot::Question>,
     switch: mpsc::Sender<Switch<B>>,
     switches: mpsc::Receiver<Switch<B>>,
 }
@@ -146,11 +157,13 @@ impl<T: Table, B: Backend> Sync<T, B> {
     /// before the source is in sync.
     pub fn new(table: T, backend: B, node: watch::Receiver<Node>, pace: Pace) -> Self {
         let (ask, asked) = mpsc::channel(services::QUESTIONS_MAX);
+        let (look, looks) = mpsc::channel(1);
         let (switch, switches) = mpsc::channel(1);
         Self {
             table,
             backend,
             node,
+            node_is_new: true,
             observed: false,
             pace,
             started: Instant::now(),
@@ -165,6 +178,8 @@ impl<T: Table, B: Backend> Sync<T, B> {
             departed: None,
             ask,
             asked,
+            look,
+            looks,
             switch,
             switches,
         }
@@ -178,6 +193,11 @@ impl<T: Table, B: Backend> Sync<T, B> {
     /// Tells which services are in the maps, when asked.
     pub fn services(&self) -> Services {
         Services::new(self.ask.clone())
+    }
+
+    /// Tells what the kernel should hold, when asked.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.look.clone())
     }
 
     /// Where snapshots appear after each round.
@@ -216,11 +236,20 @@ impl<T: Table, B: Backend> Sync<T, B> {
                     question.answer(&self.backend);
                     continue;
                 }
+                Some(question) = self.looks.recv() => {
+                    // Who asked may have gone.
+                    let _gone = question.send(self.look());
+                    continue;
+                }
                 Some(switch) = self.switches.recv() => {
                     self.switch(switch);
                     continue;
                 }
-                changed = self.node.changed(), if node_open => node_open = changed.is_ok(),
+                changed = self.node.changed(), if node_open => {
+                    node_open = changed.is_ok();
+                    // The receiver calls it seen from now on.
+                    self.node_is_new |= node_open;
+                }
                 () = sleep_until(upkeep_at), if open => {
                     self.upkeep();
                     upkeep_at = Instant::now() + self.pace.upkeep_interval;
@@ -239,6 +268,11 @@ impl<T: Table, B: Backend> Sync<T, B> {
             self.round();
             last = Some(Instant::now());
         }
+    }
+
+    fn look(&self) -> Option<Snapshot> {
+        let node = self.node.borrow().clone();
+        self.compiled.then(|| Snapshot::new(self.backend.mode(), node, &self.table))
     }
 
     fn take_in(&mut self, received: impl IntoIterator<Item = Received<T::Event>>) {
@@ -309,14 +343,14 @@ impl<T: Table, B: Backend> Sync<T, B> {
             return;
         }
         let now_ms = self.now_ms();
+        let node = self.node.borrow().clone();
         let mut fill = || {
-            next.observe()?;
-            next.set_node(&self.node.borrow_and_update());
+            again(|| next.observe())?;
+            next.set_node(&node);
             next.compile(&self.table);
-            next.apply(now_ms)
+            again(|| next.apply(now_ms))
         };
-        let result = fill();
-        if let Err(error) = result {
+        if let Err(error) = fill() {
             let _gone = done.send(Err((next, error)));
             return;
         }
@@ -352,7 +386,8 @@ impl<T: Table, B: Backend> Sync<T, B> {
         let begun = Instant::now();
         let roomier = self.backend.reclaim(now_ms);
         let changed = self.table.take_changed();
-        if !self.compiled || self.node.has_changed().unwrap_or(false) {
+        if self.node_is_new || self.node.has_changed().unwrap_or(false) {
+            self.node_is_new = false;
             self.backend.set_node(&self.node.borrow_and_update());
         }
         if self.compiled {
@@ -379,6 +414,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
         match result {
             Ok(_) => {
                 self.succeeded();
+                self.status.pod_links.clone_from(&self.node.borrow().pod_links);
                 // What needed no write has not waited for one.
                 if let Some(since) = self.waiting_since.take().filter(|_| wrote) {
                     self.status.network_programming.record(since.elapsed());
@@ -424,6 +460,18 @@ impl<T: Table, B: Backend> Sync<T, B> {
         }
         self.status.limited = ports;
         self.publish.send_replace(self.status.clone());
+    }
+}
+
+/// Tries a few times: the kernel says no to single calls, and what is done already stays done.
+fn again<T>(mut call: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut left = SWITCH_TRIES;
+    loop {
+        left -= 1;
+        match call() {
+            Err(_) if left > 0 => {}
+            result => return result,
+        }
     }
 }
 

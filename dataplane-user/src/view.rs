@@ -3,12 +3,14 @@
 //! The field names of every row are stable: they are what `-o json` prints.
 
 mod blocks;
+pub mod desired;
+pub mod doctor;
 pub mod flows;
 pub mod read;
 pub mod status;
 pub mod table;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use dataplane_common::Live;
 pub use status::Status;
@@ -26,6 +28,9 @@ pub struct ServiceName {
     pub port: String,
 }
 
+/// One of a few words.
+pub type Word = Cow<'static, str>;
+
 /// Names by number; empty where no daemon runs that could tell.
 pub type Names = BTreeMap<u32, ServiceName>;
 
@@ -39,7 +44,7 @@ pub fn display_name(names: &Names, number: u32) -> String {
 }
 
 /// One frontend.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct FrontendRow {
     /// `namespace/service:port`, or `#number`.
     pub service: String,
@@ -54,7 +59,7 @@ pub struct FrontendRow {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalIP` or `HostPort`.
-    pub kind: &'static str,
+    pub kind: Word,
     /// Endpoints that take new flows from anybody.
     pub endpoints: u32,
     /// Those of them that are on this node.
@@ -70,20 +75,20 @@ pub struct FrontendRow {
 }
 
 /// What some of a frontend's clients get.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Clients {
     /// The traffic policy whose view they get: `Cluster` or `Local`.
-    pub policy: &'static str,
+    pub policy: Word,
     /// Endpoints that take new flows from them.
     pub endpoints: u32,
     /// What becomes of their packets: `served`, or without an endpoint `refused` or `dropped`.
-    pub outcome: &'static str,
+    pub outcome: Word,
     /// Whether their source becomes the node's address.
     pub masquerade: bool,
 }
 
 /// One endpoint of one service port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct EndpointRow {
     /// `namespace/service:port`, or `#number`.
     pub service: String,
@@ -96,17 +101,17 @@ pub struct EndpointRow {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// `local`, `host` or `remote`.
-    pub placement: &'static str,
+    pub placement: Word,
     /// Its identity, as in flows.
     pub id: u32,
     /// Whether it takes new flows.
     pub live: bool,
     /// The traffic policies in whose view it does: `Cluster`, `Local`.
-    pub views: Vec<&'static str>,
+    pub views: Vec<Word>,
 }
 
 /// One flow, seen from the client.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct FlowRow {
     /// `namespace/service:port`, or `#number`.
     pub service: String,
@@ -131,16 +136,16 @@ pub struct FlowRow {
     /// The port the endpoint sees as the client's.
     pub source_port: u16,
     /// `new`, `established`, `closing` or `closed`.
-    pub state: &'static str,
-    /// Seconds since the last packet of this direction.
-    pub idle_s: u32,
+    pub state: Word,
+    /// Seconds since the last packet of this direction, where that is known.
+    pub idle_s: Option<u32>,
     /// The traffic policies in whose view the endpoint was chosen: `Cluster`, `Local`.
-    pub views: Vec<&'static str>,
+    pub views: Vec<Word>,
     /// Whether the client had the endpoint by session affinity.
     pub affinity: bool,
     /// Whether the endpoint sees the node's address in place of the client's: `no`, `yes`, or
     /// `hairpin` where the client is the endpoint itself.
-    pub masquerade: &'static str,
+    pub masquerade: Word,
     /// Whether packets are sent on by route, past the node's stack.
     pub forwarded: bool,
 }
@@ -156,9 +161,9 @@ pub fn protocol_name(protocol: u8) -> String {
 }
 
 /// The traffic policies of some views: bits of [`dataplane_common::Live`].
-fn policies(views: u32) -> Vec<&'static str> {
+fn policies(views: u32) -> Vec<Word> {
     let all = [(Live::CLUSTER, "Cluster"), (Live::LOCAL, "Local")];
-    all.into_iter().filter(|(bit, _)| views & bit != 0).map(|(_, name)| name).collect()
+    all.into_iter().filter(|(bit, _)| views & bit != 0).map(|(_, name)| Word::from(name)).collect()
 }
 
 /// The address of 4 or 16 bytes.

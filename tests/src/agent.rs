@@ -13,4 +13,5 @@ mod run;
 mod serve;
 mod sockets;
 
+pub(crate) use connect::open_sctp;
 pub use run::run_if_asked;

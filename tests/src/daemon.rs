@@ -1,6 +1,7 @@
 //! `hashplane proxy` on a node of the lab, and the tools that look at it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
@@ -19,6 +20,10 @@ use nix::{
 };
 use serde_json::Value;
 
+use dataplane_user::{
+    backend::Mode, daemon::settings::socket_path, http::client, view::ServiceName,
+};
+
 use crate::{
     lab::{self, NodeName, Place, eventually, within},
     manifests::Written,
@@ -27,11 +32,13 @@ use crate::{
 /// Where daemons in a lab report; each node has a loopback of its own.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
+/// What chooses the backend of daemons that are not told otherwise.
+const MODE: &str = "HASHPLANE_MODE";
 /// How long a daemon may take until it is healthy.
 const START_WAIT: Duration = Duration::from_secs(20);
-/// How long a change of the manifests may take until it is in the maps.
+/// How long a change of the manifests may take until it is in the kernel.
 const SYNC_WAIT: Duration = Duration::from_secs(10);
-/// Longer than one round of writes takes after its frontends are in.
+/// Longer than the loop lets an object wait that comes right behind another.
 const AFTER_MARK: Duration = Duration::from_millis(30);
 
 /// How to run a daemon.
@@ -112,9 +119,12 @@ impl Daemon {
     fn spawn(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        // To try out what the node can do takes most of a second, and the answer is known here.
+        let mode = std::env::var_os(MODE).unwrap_or_else(|| "ebpf".into());
         let child = self
             .host
             .command(&self.options.binary)
+            .env(MODE, mode)
             .arg("proxy")
             .args(&self.arguments)
             .args(&self.options.arguments)
@@ -189,33 +199,56 @@ impl Daemon {
 
     /// Waits until packets from and to a pod on this node are translated.
     pub fn wait_for_pod(&self, pod: &Place) -> anyhow::Result<()> {
-        let target = format!("target=\"hp{}\"", pod.name());
-        eventually(SYNC_WAIT, || {
-            let attached = self.metric("hashplane_attached", &[&target])?;
-            ensure!(
-                attached >= 2.0,
-                "{attached} programs are attached to the link of {}",
-                pod.name()
-            );
-            Ok(())
-        })
-        .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
+        eventually(SYNC_WAIT, || self.sees_pod(pod))
+            .with_context(|| format!("{} does not see a pod\n{}", self.node, self.log()))
     }
 
-    /// Waits until everything that was written is in the kernel's maps.
+    /// Succeeds once the backend that serves knows the link of a pod.
+    fn sees_pod(&self, pod: &Place) -> anyhow::Result<()> {
+        let link = format!("hp{}", pod.name());
+        let report = self.report()?;
+        if report["mode"].as_str().is_none_or(|mode| mode == Mode::Ebpf.name()) {
+            let attached = self.metric("hashplane_attached", &[&format!("target=\"{link}\"")])?;
+            ensure!(attached >= 2.0, "{attached} programs are attached to {link}");
+            return Ok(());
+        }
+        let links = report["pod_links"].as_array().context("the report names no pod links")?;
+        ensure!(links.iter().any(|known| known == &link), "{link} is not among {links:?}");
+        Ok(())
+    }
+
+    /// Waits until everything that was written is in the kernel.
     pub fn wait_for(&self, written: &Written) -> anyhow::Result<()> {
-        let mark = written.mark().to_string();
+        let mark = written.mark();
         eventually(SYNC_WAIT, || {
-            let rows = self.json("endpoints")?;
-            let rows = rows.as_array().context("not a list of endpoints")?;
-            let marked = rows.iter().any(|row| row["address"] == mark && row["live"] == true);
-            ensure!(marked, "{mark} is not among {rows:?}");
+            let names = self.programmed()?;
+            ensure!(names.contains(&mark), "{mark} is not among {names:?}");
             Ok(())
         })
         .with_context(|| self.state_of(written))?;
-        // The mark comes in while those who left may still be on their way out.
-        thread::sleep(AFTER_MARK);
+        // Objects that come behind the mark in their file may be on their way.
+        thread::sleep(lab::slowed(AFTER_MARK));
         Ok(())
+    }
+
+    /// The services, `namespace/name`, that the kernel serves, unless there is more to write.
+    pub fn programmed(&self) -> anyhow::Result<BTreeSet<String>> {
+        let services: Vec<ServiceName> = self.ask("/services")?;
+        let report = self.report()?;
+        ensure!(report["pending"] == 0, "changes wait for the kernel: {report}");
+        let name = |name: ServiceName| format!("{}/{}", name.namespace, name.service);
+        Ok(services.into_iter().map(name).collect())
+    }
+
+    /// What the daemon says of itself.
+    pub fn report(&self) -> anyhow::Result<Value> {
+        self.ask("/status")
+    }
+
+    /// What the daemon answers on its socket.
+    fn ask<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let socket = socket_path(&self.state, self.node.as_str());
+        client::get(&socket, path).with_context(|| format!("{} does not tell {path}", self.node))
     }
 
     /// What is known of a daemon that does not sync.
@@ -294,6 +327,11 @@ fn usual_arguments(
         ("--pod-links", "hp*".to_owned()),
         ("--metrics-address", METRICS.to_string()),
         ("--health-address", HEALTH.to_string()),
+        // Small maps: those of a real node take most of the time that a daemon needs to start.
+        ("--frontends-max", "16384".to_owned()),
+        ("--endpoints-max", "65536".to_owned()),
+        ("--flows-max", "16384".to_owned()),
+        ("--peers-max", "16384".to_owned()),
     ]
     .into_iter()
     .filter(|(flag, _)| !own.iter().any(|own| own == flag))
@@ -305,7 +343,7 @@ fn usual_arguments(
 fn http_get(netns: &str, at: SocketAddr, path: &str) -> anyhow::Result<String> {
     within(netns, || {
         let mut stream = TcpStream::connect(at).with_context(|| format!("cannot reach {at}"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(lab::slowed(Duration::from_secs(5))))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text).with_context(|| format!("cannot read {path}"))?;

@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::Context as _;
 
+use dataplane_user::backend::Mode;
+
 use crate::{
     Daemon, DaemonOptions, Lab, LabOptions, Place,
     agent::protocol::{Load, Loaded, Pattern, Transport},
@@ -67,7 +69,7 @@ pub struct Demo {
 impl Demo {
     /// Builds the lab, starts its servers and the daemons.
     pub fn build(tool: &Path, binary: &Path) -> anyhow::Result<Self> {
-        if let Some(reason) = crate::skip::why_no_datapath() {
+        if let Some(reason) = crate::skip::why_no_datapath(Mode::Ebpf) {
             anyhow::bail!("the demo cannot run here: {reason}");
         }
         let begun = Instant::now();
@@ -277,6 +279,7 @@ fn show_refusal(from: &Place, to: SocketAddr) -> anyhow::Result<usize> {
 fn url(transport: Transport, to: SocketAddr) -> String {
     match (transport, to.port()) {
         (Transport::Udp, _) => format!("udp {to}"),
+        (Transport::Sctp, _) => format!("sctp {to}"),
         (Transport::Tcp, 80) if to.is_ipv6() => format!("http://[{}]", to.ip()),
         (Transport::Tcp, 80) => format!("http://{}", to.ip()),
         (Transport::Tcp, _) => format!("http://{to}"),

@@ -35,7 +35,7 @@ pub use kernel_state::cgroup2_root;
 pub use names::NodeName;
 pub use place::{Addresses, Asking, Family, Place, RunningLoad, TcpConnection, UdpSocket};
 
-pub use wait::{eventually, within};
+pub use wait::{eventually, slowed, slowed_ms, within};
 
 use crate::{DaemonOptions, Service, daemon::Daemon, manifests::ManifestFolder};
 

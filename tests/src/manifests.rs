@@ -19,5 +19,6 @@ pub(crate) const fn protocol(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "TCP",
         Transport::Udp => "UDP",
+        Transport::Sctp => "SCTP",
     }
 }

@@ -86,21 +86,13 @@ fn instrumented(folder: &Path, profiles: &Path) -> Result<PathBuf> {
     build.env("LLVM_PROFILE_FILE", folder.join("build.profraw"));
     let output = build.output().context("cannot start cargo")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let test = executable(&String::from_utf8_lossy(&output.stdout))
+    let test = run::built_program(&String::from_utf8_lossy(&output.stdout))
         .context("cargo names no test program")?;
     let mut tests = run::command(&test.to_string_lossy(), &["--quiet"]);
     tests.env("LLVM_PROFILE_FILE", profiles.join("%p-%m.profraw"));
     tests.current_dir(run::workspace().join(PACKAGE));
     run::loud(tests)?;
     Ok(test)
-}
-
-/// The test program in cargo's messages, one JSON object a line.
-fn executable(messages: &str) -> Option<PathBuf> {
-    messages.lines().rev().find_map(|line| {
-        let (_, rest) = line.split_once("\"executable\":\"")?;
-        Some(PathBuf::from(rest.split_once('"')?.0))
-    })
 }
 
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -179,12 +171,5 @@ mod tests {
         assert_eq!(files, BTreeMap::from([("wire/udp.rs".to_owned(), expected)]));
         let error = report(&files).unwrap_err().to_string();
         assert!(error.contains("50.0 %"), "{error}");
-    }
-
-    #[test]
-    fn the_test_program_is_the_last_one_that_cargo_names() {
-        let messages =
-            "{\"reason\":\"x\",\"executable\":null}\n{\"executable\":\"/t/lib-1\"}\n{}\n";
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/lib-1")));
     }
 }

@@ -12,6 +12,7 @@ mod fuzz;
 mod tally;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Task {
         #[arg(long, value_enum, default_value_t = Level::All)]
         level: Level,
     },
+    /// Run tests on Debian's kernel in a virtual machine, which has IPVS, SCTP and modules.
+    Vm(vm::Arguments),
     /// What continuous integration runs: every test.
     Ci,
     /// Measure; the arguments go to `hashplane bench`.
@@ -69,14 +72,20 @@ enum Task {
     Tidy,
 }
 
+fn set_up() -> anyhow::Result<()> {
+    setup::ensure(setup::For::Tests)?;
+    vm::Machine::prepare().map(drop)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Setup => setup::ensure(setup::For::Tests),
+        Task::Setup => set_up(),
         Task::BuildEbpf => launch::build_ebpf(),
         Task::Demo { keep } => launch::demo(keep),
         // The summary must stay the last line, so the tests print their own failures.
         Task::Test { level } => return test::run(level),
         Task::Ci => return test::run(Level::All),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Bench { arguments } => launch::bench(&arguments),
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Coverage => coverage::run(),

@@ -77,6 +77,14 @@ pub(crate) fn answer(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then_some(text)
 }
 
+/// The test program in cargo's messages, one JSON object a line.
+pub(crate) fn built_program(messages: &str) -> Option<PathBuf> {
+    messages.lines().rev().find_map(|line| {
+        let (_, rest) = line.split_once("\"executable\":\"")?;
+        Some(PathBuf::from(rest.split_once('"')?.0))
+    })
+}
+
 /// Whether a program is on `PATH`.
 pub(crate) fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -112,5 +120,12 @@ mod tests {
     fn a_program_that_does_not_exist_is_named() {
         let error = quiet(command("no-such-program", &["now"]), "install it").unwrap_err();
         assert_eq!(error.to_string(), "cannot start `no-such-program now`; install it");
+    }
+
+    #[test]
+    fn the_test_program_is_the_last_one_that_cargo_names() {
+        let messages =
+            "{\"reason\":\"x\",\"executable\":null}\n{\"executable\":\"/t/lib-1\"}\n{}\n";
+        assert_eq!(built_program(messages), Some(PathBuf::from("/t/lib-1")));
     }
 }

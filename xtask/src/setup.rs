@@ -10,6 +10,9 @@ use crate::{run, say};
 const LINKER: &str = "0.13";
 /// Versions of LLVM that this bpf-linker can be built with.
 const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
+/// What a virtual machine is made of and with.
+const VIRTUAL_MACHINE: [&str; 6] =
+    ["qemu-system-x86", "busybox-static", "kmod", "tar", "util-linux", "iproute2"];
 /// The target of a static binary.
 pub(crate) const MUSL: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-musl"
@@ -24,6 +27,8 @@ pub(crate) enum For {
     Tests,
     /// A release: also the static target.
     Dist,
+    /// Tests in a virtual machine: also qemu, and what makes its first file system.
+    VirtualMachine,
     /// Fuzzing: also the C++ compiler of the fuzzer's engine.
     Fuzz,
 }
@@ -59,6 +64,7 @@ fn packages(purpose: For, llvm: u32) -> Vec<String> {
     }
     match purpose {
         For::Tests => {}
+        For::VirtualMachine => packages.extend(VIRTUAL_MACHINE.map(str::to_owned)),
         For::Dist => packages.push("musl-tools".to_owned()),
         For::Fuzz => packages.push("g++".to_owned()),
     }

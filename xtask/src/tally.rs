@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead as _, BufReader, Read},
-    process::{Command, Stdio},
+    io::{self, BufRead as _, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -42,6 +44,12 @@ impl Tally {
         }
     }
 
+    /// The same, with the skips of a place that others are not to be mistaken for.
+    pub(crate) fn skipped_in(mut self, place: &str) -> Self {
+        self.skips = self.skips.iter().map(|skip| format!("{place}: {skip}")).collect();
+        self
+    }
+
     /// Adds what another run came to.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -59,8 +67,32 @@ fn skip(line: &str) -> Option<&str> {
     (begins && skip.contains(": ")).then_some(skip)
 }
 
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, or by a signal of somebody else.
+    Exited(ExitStatus),
+    /// It was killed after so long.
+    TookTooLong(Duration),
+}
+
 /// Runs `command`, shows what it prints and counts it. The flag says whether it succeeded.
-pub(crate) fn run(mut command: Command) -> Result<(bool, Tally)> {
+pub(crate) fn run(command: Command) -> Result<(bool, Tally)> {
+    let (end, mut tally) = watch(command, None, &say::line)?;
+    let good = matches!(end, End::Exited(status) if status.success());
+    if !good && tally.failed == 0 {
+        // It did not build, or it died before it could count.
+        tally.failed = 1;
+    }
+    Ok((good, tally))
+}
+
+/// Runs `command` for at most `bound`, gives `show` each line that it prints, and counts.
+pub(crate) fn watch(
+    mut command: Command,
+    bound: Option<Duration>,
+    show: &(dyn Fn(&str) + Sync),
+) -> Result<(End, Tally)> {
     let typed = run::typed(&command);
     let mut child = command
         .stdout(Stdio::piped())
@@ -68,21 +100,33 @@ pub(crate) fn run(mut command: Command) -> Result<(bool, Tally)> {
         .spawn()
         .with_context(|| format!("cannot start `{typed}`"))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let mut tally = std::thread::scope(|scope| {
-        let err = scope.spawn(move || err.map(|pipe| read(pipe, say::error_line)));
-        let mut tally = out.map(|pipe| read(pipe, say::line)).unwrap_or_default();
-        tally.add(err.join().ok().flatten().unwrap_or_default());
-        tally
-    });
-    let status = child.wait().with_context(|| format!("cannot wait for `{typed}`"))?;
-    if !status.success() && tally.failed == 0 {
-        // It did not build, or it died before it could count.
-        tally.failed = 1;
-    }
-    Ok((status.success(), tally))
+    thread::scope(|scope| {
+        let err = scope.spawn(move || err.map(|pipe| read(pipe, &say::error_line)));
+        let out = scope.spawn(move || out.map(|pipe| read(pipe, show)));
+        let end = wait(&mut child, bound).with_context(|| format!("cannot wait for `{typed}`"))?;
+        let mut tally = Tally::default();
+        for reader in [out, err] {
+            tally.add(reader.join().ok().flatten().unwrap_or_default());
+        }
+        Ok((end, tally))
+    })
 }
 
-fn read(pipe: impl Read, show: fn(&str)) -> Tally {
+fn wait(child: &mut Child, bound: Option<Duration>) -> io::Result<End> {
+    let Some(bound) = bound else { return child.wait().map(End::Exited) };
+    let begun = Instant::now();
+    while begun.elapsed() < bound {
+        if let Some(status) = child.try_wait()? {
+            return Ok(End::Exited(status));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(End::TookTooLong(bound))
+}
+
+fn read(pipe: impl Read, show: &dyn Fn(&str)) -> Tally {
     let mut tally = Tally::default();
     for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
@@ -141,5 +185,16 @@ mod tests {
         let (good, tally) = run(run::command("sh", &["-c", "echo dead >&2; exit 101"])).unwrap();
         assert!(!good);
         assert_eq!((tally.passed, tally.failed), (0, 1));
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed() {
+        let mut sleep = run::command("sh", &["-c", "echo begun; exec sleep 60"]);
+        sleep.stdin(Stdio::null());
+        let bound = Duration::from_millis(200);
+        let begun = Instant::now();
+        let (end, _) = watch(sleep, Some(bound), &|_line| ()).unwrap();
+        assert_eq!(end, End::TookTooLong(bound));
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }

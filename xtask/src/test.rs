@@ -1,9 +1,8 @@
 //! Every test there is, in the order in which a failure is cheapest to find, and one last line.
 
-use std::{
-    path::Path,
-    process::{Command, ExitCode},
-};
+mod integration;
+
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -47,7 +46,7 @@ pub(crate) fn run(level: Level) -> ExitCode {
     unit.arg("--no-fail-fast");
     tests("unit and property tests", unit, &mut report);
     if level == Level::All {
-        integration(&mut report);
+        integration::run(&mut report);
         coverage(&mut report);
         miri(&mut report);
     }
@@ -85,42 +84,6 @@ fn checks(report: &mut Report) {
         let reason = "cargo-deny is missing (`cargo install cargo-deny --locked` adds it)";
         skip(report, "licences and sources", reason);
     }
-}
-
-fn integration(report: &mut Report) {
-    let built = check("the binary under test", report, || {
-        run::loud(cargo(&["build", "--workspace", "--bins"]))
-    });
-    if !built {
-        return;
-    }
-    let binary = run::target_dir().join("debug/hashplane");
-    let mut command = cargo(&["test", "--package", "hashplane-tests", "--no-fail-fast"]);
-    command.env("HASHPLANE_BIN", &binary);
-    say::step("integration tests");
-    let typed = run::typed(&command);
-    match tally::run(command) {
-        Ok((true, tally)) => report.tally.add(tally),
-        Ok((false, tally)) => {
-            let again = once_more(&tally, &binary);
-            report.settle(tally, again, &typed);
-        }
-        Err(error) => report.failed("integration tests", &error),
-    }
-}
-
-/// Runs the tests that failed a second time, alone on the machine: real traffic shares two cores
-/// with whatever else runs. What passes now is reported as flaky, never as if nothing had been.
-fn once_more(first: &Tally, binary: &Path) -> Tally {
-    if first.failing.is_empty() {
-        return Tally { failed: first.failed, ..Tally::default() };
-    }
-    say::step("integration tests that failed, once more");
-    let mut command = cargo(&["test", "--package", "hashplane-tests", "--test", "it", "--"]);
-    command.args(["--test-threads=1", "--exact"]).args(&first.failing);
-    command.env("HASHPLANE_BIN", binary);
-    let unknown = || Tally { failed: first.failed, ..Tally::default() };
-    tally::run(command).map_or_else(|_| unknown(), |(_, tally)| tally)
 }
 
 /// Its tests are the unit tests once more, so they are not counted again.
@@ -203,16 +166,17 @@ fn skip(report: &mut Report, what: &str, reason: &str) {
 
 impl Report {
     /// Counts a run with failures together with the second run of what failed.
-    fn settle(&mut self, first: Tally, again: Tally, typed: &str) {
-        let flaky = first.failing.difference(&again.failing).cloned();
-        self.flaky.extend(flaky.filter(|_| again.passed > 0));
+    fn settle(&mut self, first: Tally, again: Tally, what: &str) {
+        let flaky = first.failing.difference(&again.failing);
+        let flaky = flaky.filter(|_| again.passed > 0);
+        self.flaky.extend(flaky.map(|test| format!("{test} ({what})")));
         self.tally.passed += first.passed + again.passed;
         self.tally.failed += again.failed;
         self.tally.skips.extend(first.skips);
         self.tally.skips.extend(again.skips);
         if again.failed > 0 {
             let failed = again.failed;
-            self.failures.push(format!("integration tests: {failed} failed twice in `{typed}`"));
+            self.failures.push(format!("{what}: {failed} failed twice"));
         }
     }
 
@@ -273,8 +237,9 @@ mod tests {
         let mut report = Report::default();
         let first = Tally { passed: 8, failed: 2, failing: names(&["a", "b"]), ..Tally::default() };
         let again = Tally { passed: 1, failed: 1, failing: names(&["b"]), ..Tally::default() };
-        report.settle(first, again, "cargo test");
-        assert_eq!(report.flaky, ["a"]);
+        report.settle(first, again, "integration tests");
+        assert_eq!(report.flaky, ["a (integration tests)"]);
+        assert_eq!(report.failures, ["integration tests: 1 failed twice"]);
         assert_eq!(report.last_line(), "test result: FAILED. 9 passed; 1 failed; 0 skipped");
     }
 

@@ -7,21 +7,36 @@
 use std::alloc::System;
 
 use anyhow::Context as _;
-use bench::churn::world::World;
+use bench::churn::{case::Rules, world::World};
+use dataplane_user::backend::Mode;
+use nix::sched::{CloneFlags, unshare};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() -> anyhow::Result<()> {
-    let mut numbers = std::env::args().skip(1).map(|argument| argument.parse::<u32>());
-    let mut number = || numbers.next().context("usage: bench-heap SERVICES ENDPOINTS");
-    let (services, endpoints) = (number()??, number()??);
-    let before = held();
-    let mut world = World::new()?;
-    world.fill_one_by_one(services, endpoints)?;
+    let usage = "usage: bench-heap MODE SERVICES ENDPOINTS";
+    let mut arguments = std::env::args().skip(1);
+    let mode = arguments.next().and_then(|mode| Mode::parse(&mode)).context(usage)?;
+    let mut number = || -> anyhow::Result<u32> { Ok(arguments.next().context(usage)?.parse()?) };
+    let (services, endpoints) = (number()?, number()?);
+    let bytes = match mode {
+        Mode::Ebpf => {
+            let before = held();
+            let mut world = World::new()?;
+            world.fill_one_by_one(services, endpoints)?;
+            held().saturating_sub(before)
+        }
+        Mode::Nftables | Mode::Iptables | Mode::Ipvs => {
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+            let before = held();
+            let mut rules = Rules::new(mode)?;
+            rules.fill(World::events(services, endpoints))?;
+            held().saturating_sub(before)
+        }
+    };
     // What the allocator itself adds to each piece is not in it.
-    let bytes = held().saturating_sub(before);
     println!("{:.1}", f64::from(u32::try_from(bytes)?) / f64::from(services));
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::rig::empty_maps;
 /// Flow tables are not measured here; they only have to exist.
 const FLOWS: u32 = 1 << 10;
 /// This node's address.
-const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(super) const NODE_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Everything between an object and the kernel.
 pub struct World {

@@ -61,11 +61,17 @@ pub(super) static AFFINITY: LruHashMap<AffinityKey, Affinity> =
 #[map]
 pub(super) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
 
-/// Where a flow is put together before it is inserted: the 512-byte stack has no room for it.
+/// A flow that is put together before it is inserted: the 512-byte stack has no room for it.
+#[repr(C)]
+pub(super) struct Draft<const N: usize> {
+    pub(super) key: FlowKey<N>,
+    pub(super) flow: Flow<N>,
+}
+
 #[map]
-pub(super) static DRAFT4: PerCpuArray<Flow<4>> = PerCpuArray::with_max_entries(1, 0);
+pub(super) static DRAFT4: PerCpuArray<Draft<4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub(super) static DRAFT6: PerCpuArray<Flow<16>> = PerCpuArray::with_max_entries(1, 0);
+pub(super) static DRAFT6: PerCpuArray<Draft<16>> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(super) static DRAFT_AFFINITY: PerCpuArray<Affinity> = PerCpuArray::with_max_entries(1, 0);

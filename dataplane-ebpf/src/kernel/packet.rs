@@ -15,6 +15,9 @@ use dataplane_ebpf::{
 /// Bytes that hold every header we read: Ethernet, IP with options, TCP.
 const HEADERS_LEN: u32 = 14 + 60 + 20;
 
+/// `gso_size` of an SCTP packet that is cut late (`GSO_BY_FRAGS`).
+const CUT_BY_LIST: u32 = 0xffff;
+
 /// A packet pointer from the context.
 ///
 /// Read anew each time, and with its widening in the same instruction: a pointer that is kept in
@@ -45,8 +48,16 @@ impl Skb<'_> {
     }
 
     /// Bring the first `len` bytes into the linear part, or all if there are fewer.
+    ///
+    /// Packets that the stack has yet to cut into a list of SCTP packets keep their form: what is
+    /// pulled out of the list is missing when they are cut, and the kernel ends there (`BUG` in
+    /// `skb_segment`, seen on 6.1). Their linear part has all headers but that of the first chunk.
     #[inline(always)]
     pub(super) fn pull(&self, len: u32) {
+        // SAFETY: the context is the kernel's own and lives as long as the program runs.
+        if unsafe { (*self.0.skb.skb).gso_size } == CUT_BY_LIST {
+            return;
+        }
         let linear = self.0.data_end().wrapping_sub(self.0.data());
         let wanted = self.0.len().min(len);
         if linear < wanted as usize {

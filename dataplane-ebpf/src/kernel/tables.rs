@@ -19,7 +19,7 @@ use dataplane_ebpf::{
     tables::{Insert, Node, Origin, Ports, Route, Tables},
 };
 
-use super::maps;
+use super::maps::{self, Draft};
 
 /// Errno of an update whose key is taken.
 const EEXIST: i32 = -17;
@@ -31,16 +31,17 @@ const AF_INET6: u8 = 10;
 
 macro_rules! stores {
     ($($store:ident, $len:literal, $flows:ident, $draft:ident;)+) => {$(
-        /// Enter the draft under `key`: [`DONE`] or an errno.
+        /// Enter the draft: [`DONE`] or an errno.
         ///
         /// A second time if the map was in other hands (`EBUSY`) or had just given away its last free
         /// entry (`ENOMEM`): an LRU map evicts on the way. A function of its own, for the stack.
         #[inline(never)]
-        fn $store(key: &FlowKey<$len>, flags: u64) -> i32 {
+        fn $store(flags: u64) -> i32 {
             for _ in 0..2 {
-                let Some(draft) = maps::$draft.get_ptr_mut(0) else { return EEXIST };
+                let Some(draft) = maps::$draft.get_ptr(0) else { return EEXIST };
                 // SAFETY: this CPU's own value; the caller has written it and looks away.
-                match maps::$flows.insert(key, unsafe { &*draft }, flags) {
+                let draft = unsafe { &*draft };
+                match maps::$flows.insert(&draft.key, &draft.flow, flags) {
                     Ok(()) => return DONE,
                     Err(EEXIST) => return EEXIST,
                     Err(_) => {}
@@ -281,8 +282,8 @@ macro_rules! tables {
             ) -> Insert {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return Insert::Full };
                 // SAFETY: this CPU's own value; nothing else uses it until the insert below.
-                unsafe { *draft = origin.flow(to) };
-                match $store(key, BPF_NOEXIST.into()) {
+                unsafe { *draft = Draft { key: $words(key), flow: origin.flow(to) } };
+                match $store(BPF_NOEXIST.into()) {
                     DONE => Insert::Done,
                     EEXIST => Insert::Taken,
                     _ => Insert::Full,
@@ -293,8 +294,8 @@ macro_rules! tables {
             fn insert(&mut self, key: &FlowKey<$len>, to: &Tuple<$len>, origin: &Origin) -> bool {
                 let Some(draft) = maps::$draft.get_ptr_mut(0) else { return false };
                 // SAFETY: as for `insert_new`.
-                unsafe { *draft = origin.flow(to) };
-                $store(key, BPF_ANY.into()) == DONE
+                unsafe { *draft = Draft { key: $words(key), flow: origin.flow(to) } };
+                $store(BPF_ANY.into()) == DONE
             }
 
             #[inline(always)]

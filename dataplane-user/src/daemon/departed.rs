@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use dataplane_common::{Live, Peer, PeerKey, names};
@@ -18,13 +19,31 @@ use crate::{
     model::Protocol,
 };
 
+/// The maps that say which sockets were translated; nothing where no socket is.
+#[derive(Clone, Debug, Default)]
+pub struct SocketMaps(Arc<Mutex<Option<KernelMaps>>>);
+
+impl SocketMaps {
+    /// From now on these.
+    pub fn set(&self, maps: Option<KernelMaps>) {
+        *self.lock() = maps;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<KernelMaps>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Destroys the node's own connected UDP sockets whose endpoint has left, batch by batch.
 pub async fn destroy_sockets(
-    mut maps: KernelMaps,
+    maps: SocketMaps,
     mut batches: mpsc::UnboundedReceiver<Vec<Departed>>,
 ) {
     while let Some(departed) = batches.recv().await {
-        let result = tokio::task::block_in_place(|| destroy_batch(&mut maps, &departed));
+        let result = tokio::task::block_in_place(|| match maps.lock().as_mut() {
+            Some(maps) => destroy_batch(maps, &departed),
+            None => Ok(0),
+        });
         match result {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "destroyed UDP sockets whose endpoint has left"),

@@ -1,12 +1,15 @@
 //! What the daemon says of itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::{ebpf::attach::Attachment, sync::histogram::Histogram, view::ServiceName};
+use crate::{
+    backend::Mode, ebpf::attach::Attachment, shadow::Counts, sync::histogram::Histogram,
+    view::ServiceName,
+};
 
 /// A sync that takes longer than this makes the node unhealthy (kube-proxy: twice its sync period).
 pub const HEALTH_TIMEOUT: Duration = Duration::from_mins(1);
@@ -14,6 +17,18 @@ pub const HEALTH_TIMEOUT: Duration = Duration::from_mins(1);
 /// What is going on. Field names are stable: `hashplane status -o json` prints them.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Report {
+    /// Which backend serves; nothing before the table is complete.
+    pub mode: Option<Mode>,
+    /// Pods' links as the backend knows them.
+    pub pod_links: BTreeSet<String>,
+    /// Entries of ours that somebody else had changed, repaired since the start.
+    pub drifted: u64,
+    /// Service ports that the backend serves with less than their Service asks for.
+    pub limited: u64,
+    /// Entries of flows that are tracked.
+    pub flow_entries: u64,
+    /// What the last sync said, if it failed.
+    pub last_error: Option<String>,
     /// `kubernetes` or `manifests`.
     pub source: String,
     /// Whether the source answers.
@@ -39,6 +54,9 @@ pub struct Report {
     /// Names of the service ports in the maps.
     #[serde(skip)]
     pub services: Vec<ServiceName>,
+    /// What comparisons with eBPF found, where they are made.
+    #[serde(skip)]
+    pub shadow: Option<Counts>,
     /// Since when a change waits.
     #[serde(skip)]
     pub waiting_since: Option<Instant>,

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::modes::Wish;
 use crate::{
     devices::{Patterns, Selection},
     ebpf::{
@@ -13,6 +14,7 @@ use crate::{
         load::MapSizes,
         pin,
     },
+    shadow::Counts,
 };
 
 /// Host ends of pods' links as the usual CNI plugins name them.
@@ -43,6 +45,8 @@ pub struct Settings {
     pub node_name: String,
     /// The zone of this node until its Node object says another one.
     pub zone: Option<String>,
+    /// Which backend serves.
+    pub mode: Wish,
     /// Which devices get programs, which addresses masquerade.
     pub selection: Selection,
     /// The BPF file system.
@@ -69,6 +73,9 @@ pub struct Settings {
     pub sizes: MapSizes,
     /// Whether the programs log.
     pub debug: bool,
+    /// Where decisions of other modes are counted that eBPF would have made too, or not; none means
+    /// that they are not compared.
+    pub shadow: Option<Counts>,
 }
 
 impl Settings {
@@ -78,6 +85,7 @@ impl Settings {
             source,
             node_name,
             zone: None,
+            mode: Wish::Auto,
             selection: selection(POD_LINKS, AUTO, Vec::new()),
             bpffs: pin::BPFFS.into(),
             instance: pin::INSTANCE.into(),
@@ -91,6 +99,7 @@ impl Settings {
             health_address: SocketAddr::from(([0, 0, 0, 0], 10256)),
             sizes: MapSizes::default(),
             debug: false,
+            shadow: None,
         }
     }
 }

@@ -7,15 +7,13 @@ use tokio::{
     time,
 };
 
-use super::{Shared, departed::destroy_sockets};
+use super::Shared;
 use crate::{
-    backend::{self, Needs},
-    ebpf::{
-        backend::Ebpf,
-        maps::{KernelMaps, MapError},
-        pin::Pins,
+    backend::{Backend, Departed, Needs, Node},
+    sync::{
+        Pace, Received, Status, Sync, Table, services::Services, snapshot::Snapshots,
+        switch::Switcher,
     },
-    sync::{Pace, Received, Status, Sync, Table, services::Services},
     view::ServiceName,
 };
 
@@ -24,25 +22,48 @@ const EVENTS_MAX: usize = 1024;
 /// Between two lists of names; each costs O(services).
 const NAMES_PAUSE: Duration = Duration::from_millis(250);
 
-/// Starts the loop on the maps of `pins`; it ends when every sender of `events` is gone. Gives back
-/// what the loop needs of the configuration.
+/// What others need of the loop.
+#[derive(Debug)]
+pub struct Handles {
+    /// What it needs of the configuration.
+    pub needs: watch::Receiver<Needs>,
+    /// Puts another backend in its place.
+    pub switcher: Switcher<Box<dyn Backend>>,
+    /// Tells what the kernel should hold.
+    pub snapshots: Snapshots,
+    /// Tells which services are in the kernel.
+    pub services: Services,
+    /// How things stand.
+    pub status: watch::Receiver<Status>,
+}
+
+/// A loop that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// What others need of it.
+    pub handles: Handles,
+    /// Endpoints that left, batch by batch.
+    pub departed: mpsc::UnboundedReceiver<Vec<Departed>>,
+}
+
+/// Starts the loop with a backend; it ends when every sender of `events` is gone.
 pub fn spawn<T>(
     table: T,
-    pins: &Pins,
-    node: watch::Receiver<backend::Node>,
+    backend: Box<dyn Backend>,
+    node: watch::Receiver<Node>,
     mut events: mpsc::Receiver<T::Event>,
     shared: Shared,
-) -> Result<watch::Receiver<Needs>, MapError>
+) -> Started
 where
     T: Table + Send + 'static,
     T::Event: Send + 'static,
 {
-    let backend = Ebpf::new(KernelMaps::from_pins(&pins.maps())?);
     let mut sync = Sync::new(table, backend, node, Pace::default());
-    let (departed, batches) = mpsc::unbounded_channel();
-    sync.send_departed(departed);
-    let needs = sync.needs();
-    tokio::spawn(destroy_sockets(KernelMaps::from_pins(&pins.maps())?, batches));
+    let (send_departed, departed) = mpsc::unbounded_channel();
+    sync.send_departed(send_departed);
+    let (needs, switcher, snapshots) = (sync.needs(), sync.switcher(), sync.snapshots());
+    let (services, status) = (sync.services(), sync.status());
+    let handles = Handles { needs, switcher, snapshots, services, status };
     tokio::spawn(name_services(sync.status(), sync.services(), shared.clone()));
     tokio::spawn(follow(sync.status(), shared));
     let (stamped, received) = mpsc::channel(EVENTS_MAX);
@@ -55,7 +76,7 @@ where
         }
     });
     tokio::spawn(async move { drop(sync.run(received).await) });
-    Ok(needs)
+    Started { handles, departed }
 }
 
 /// Keeps the names of the services in the report: soon after a change, and not once per change.
@@ -90,6 +111,12 @@ async fn follow(mut status: watch::Receiver<Status>, shared: Shared) {
             report.pending = now.pending as u64;
             report.left_out = now.left_out as u64;
             report.sync_failures = now.failures;
+            report.last_error.clone_from(&now.last_error);
+            report.mode = now.mode;
+            report.pod_links.clone_from(&now.pod_links);
+            report.drifted = now.drifted;
+            report.limited = now.limited as u64;
+            report.flow_entries = now.flow_entries as u64;
             let waiting = now.pending > 0;
             report.waiting_since =
                 waiting.then(|| report.waiting_since.unwrap_or_else(Instant::now));

@@ -1,10 +1,6 @@
 //! Tells the programs of the node: the only task that writes `CONFIG` and the node's addresses.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::{sync::watch, time};
 
@@ -19,7 +15,6 @@ use crate::{
         attach,
         maps::{KernelMaps, MapError},
     },
-    http::health_check,
 };
 
 /// After a write that failed.
@@ -31,50 +26,28 @@ pub struct Teller {
     facts: Facts,
     held: Held,
     maps: KernelMaps,
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
-    health_addresses: watch::Sender<health_check::Addresses>,
+    told: watch::Sender<Needs>,
 }
 
 impl Teller {
-    /// Goes on from what the maps say already. Health checks are answered on `every` address, or
-    /// on those that serve node ports.
-    pub fn new(facts: Facts, mut maps: KernelMaps, every: bool) -> Result<Self, MapError> {
+    /// Goes on from what the maps say already.
+    pub fn new(facts: Facts, mut maps: KernelMaps) -> Result<Self, MapError> {
         let needs = read_needs(&mut maps, &facts.node_ports)?;
-        let health_addresses = health_check::Addresses { every, list: BTreeSet::new() };
-        Ok(Self {
-            held: Held::left_behind(needs, Instant::now()),
-            facts,
-            maps,
-            addresses: watch::Sender::new(BTreeSet::new()),
-            health_addresses: watch::Sender::new(health_addresses),
-        })
-    }
-
-    /// The node's addresses, for the table of services.
-    pub fn addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
-        self.addresses.subscribe()
-    }
-
-    /// Where health checks of Services are answered.
-    pub fn health_addresses(&self) -> watch::Receiver<health_check::Addresses> {
-        self.health_addresses.subscribe()
+        let (held, told) = (Held::left_behind(needs, Instant::now()), watch::Sender::default());
+        Ok(Self { facts, held, maps, told })
     }
 
     /// Writes what has changed of the node.
     pub fn tell(&mut self, devices: &Devices) -> Result<(), MapError> {
         write_addresses(&mut self.maps, &devices.node_port_addresses)?;
         write_config(&mut self.maps, config(&self.facts, devices, self.held.needs()))?;
-        self.addresses.send_if_modified(|known| {
-            let changed = *known != devices.node_addresses;
-            known.clone_from(&devices.node_addresses);
-            changed
-        });
-        self.health_addresses.send_if_modified(|known| {
-            let changed = known.list != devices.node_port_addresses;
-            known.list.clone_from(&devices.node_port_addresses);
-            changed
-        });
+        self.told.send_replace(self.held.needs().clone());
         Ok(())
+    }
+
+    /// What the configuration offers.
+    pub fn told(&self) -> watch::Receiver<Needs> {
+        self.told.subscribe()
     }
 
     /// Follows the devices, and what the loop needs, until neither comes any more.

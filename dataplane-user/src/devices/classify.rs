@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Device, Devices, Error, Patterns, Role, Selection, observe::Seen};
-use crate::model::Family;
+use crate::{ipvs, model::Family};
+
+/// The device of kube-proxy's IPVS mode.
+const KUBE_IPVS: &str = "kube-ipvs0";
 
 /// How NICs are called by the kernel, systemd and the usual distributions.
 static NIC_NAMES: LazyLock<Patterns> =
@@ -20,8 +23,14 @@ pub fn classify(seen: &Seen, selection: &Selection) -> Devices {
         Some((*index, Device { name: link.name.clone(), role, veth: link.veth }))
     });
     let devices = devices.collect();
+    // What IPVS makes the node's own is a Service's, whose proxy ever did it.
+    let is_virtual = |link: &u32| {
+        let name = seen.links.get(link).map(|link| link.name.as_str());
+        name.is_some_and(|name| name == KUBE_IPVS || ipvs::device::is_ours(name))
+    };
+    let addresses = seen.addresses.iter().filter(|address| !is_virtual(&address.link));
     let node_addresses: BTreeSet<IpAddr> =
-        seen.addresses.iter().map(|address| address.ip).filter(is_node_address).collect();
+        addresses.map(|address| address.ip).filter(is_node_address).collect();
     let mut found = Devices { devices, node_addresses, ..Devices::default() };
     if let Some(IpAddr::V4(ip)) = masquerade(seen, selection, &found, Family::V4) {
         found.masquerade4 = Some(ip);

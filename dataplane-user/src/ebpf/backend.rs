@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{flows, maps::MapWriter, program::Program};
 use crate::{
     backend::{
-        Applied, Backend, CapacityError, Departed, Desired, Error, Fill, Mode, Needs, Node,
+        Applied, Backend, CapacityError, Departed, Desired, Drift, Error, Fill, Mode, Needs, Node,
         ServicePort, Upkeep,
     },
     model::{PortKey, PortState},
@@ -80,6 +80,11 @@ impl<M: MapWriter + Send> Backend for Ebpf<M> {
 
     fn pending(&self) -> usize {
         self.program.as_ref().map_or(0, Program::pending)
+    }
+
+    fn drift(&self, max: usize) -> (usize, Vec<Drift>) {
+        let drift = |program: &Program| (program.pending(), program.drift(max));
+        self.program.as_ref().map(drift).unwrap_or_default()
     }
 
     fn apply(&mut self, now_ms: u64) -> Result<Applied, Error> {

@@ -23,6 +23,8 @@ use super::{
 /// The programs' own variable, and its value that lets debug records pass.
 const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 const LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
+/// Entries of maps that are made for the verifier's sake.
+const VERIFY_ENTRIES_MAX: u32 = 1 << 10;
 /// Between two looks at the programs' log records; they are for debugging only.
 const LOG_PAUSE: Duration = Duration::from_millis(50);
 
@@ -172,6 +174,24 @@ pub fn load(pins: &Pins, sizes: &MapSizes, wanted: Wanted) -> Result<Programs, E
     let mut ebpf = loader.load(object()?).map_err(|error| Error::Object(Box::new(error)))?;
     let missing = load_programs(&mut ebpf, wanted)?;
     Ok(Programs { ebpf, missing, features: features() })
+}
+
+/// Loads every program that nothing stands in for, into maps that hold little; all of it ends here.
+pub fn verify() -> Result<(), Error> {
+    let mut loader = EbpfLoader::new();
+    for layout in layouts(&MapSizes::default()) {
+        loader.map_max_entries(layout.name, layout.entries.min(VERIFY_ENTRIES_MAX));
+    }
+    let mut ebpf = loader.load(object()?).map_err(|error| Error::Object(Box::new(error)))?;
+    for name in [names::POD_INGRESS, names::POD_EGRESS, names::NIC_INGRESS, names::NIC_EGRESS] {
+        let program: &mut SchedClassifier = program(&mut ebpf, name)?;
+        program.load().map_err(|error| refused(name, error))?;
+    }
+    for name in names::SOCKETS.into_iter().filter(|name| !name.starts_with("getpeername")) {
+        let program: &mut CgroupSockAddr = program(&mut ebpf, name)?;
+        program.load().map_err(|error| refused(name, error))?;
+    }
+    Ok(())
 }
 
 /// Passes the programs' log records on, from a task that ends with the process.

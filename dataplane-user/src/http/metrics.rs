@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use self::no_local::NoLocal;
 use super::Context;
 use crate::{
+    backend::Mode,
     daemon::report::Report,
     ebpf::maps::KernelMaps,
     sync::histogram::Histogram,
@@ -18,17 +19,8 @@ pub fn render(context: &Context) -> String {
     let mut text = String::new();
     let report = context.shared.report();
     let (sync, programming) = context.shared.histograms();
-    match status::live_counters(&context.pins) {
-        Ok(rows) => counters(&mut text, &rows),
-        Err(error) => tracing::warn!(%error, "no counters for /metrics"),
-    }
-    let maps = KernelMaps::from_pins(&context.pins.maps());
-    match maps.and_then(|mut maps| Ok((status::maps(&mut maps)?, no_local::count(&mut maps)?))) {
-        Ok((rows, without)) => {
-            map_fill(&mut text, &rows);
-            no_local_endpoints(&mut text, &without);
-        }
-        Err(error) => tracing::warn!(%error, "no map fill for /metrics"),
+    if context.pins.exist() {
+        of_maps(&mut text, context);
     }
     histogram(&mut text, "hashplane_sync_duration_seconds", "Time of one sync.", &sync);
     histogram(
@@ -39,6 +31,21 @@ pub fn render(context: &Context) -> String {
     );
     of_report(&mut text, &report);
     text
+}
+
+fn of_maps(text: &mut String, context: &Context) {
+    match status::live_counters(&context.pins) {
+        Ok(rows) => counters(text, &rows),
+        Err(error) => tracing::warn!(%error, "no counters for /metrics"),
+    }
+    let maps = KernelMaps::from_pins(&context.pins.maps());
+    match maps.and_then(|mut maps| Ok((status::maps(&mut maps)?, no_local::count(&mut maps)?))) {
+        Ok((rows, without)) => {
+            map_fill(text, &rows);
+            no_local_endpoints(text, &without);
+        }
+        Err(error) => tracing::warn!(%error, "no map fill for /metrics"),
+    }
 }
 
 fn counters(text: &mut String, rows: &[CounterRow]) {
@@ -85,16 +92,36 @@ fn of_report(text: &mut String, report: &Report) {
             report.health_check_listeners,
         ),
         ("hashplane_left_out", "Service ports that found no room.", report.left_out),
+        (
+            "hashplane_limited",
+            "Service ports served with less than their Service asks for.",
+            report.limited,
+        ),
     ];
     for (name, help, value) in gauges {
         head(text, name, "gauge", help);
         sample(text, name, &[], value);
     }
+    head(text, "hashplane_mode", "gauge", "Whether this backend serves.");
+    for mode in Mode::ALL {
+        let serves = u64::from(report.mode == Some(mode));
+        sample(text, "hashplane_mode", &[("mode", mode.name())], serves);
+    }
+    let help = "Entries of ours that somebody else had changed, repaired.";
+    head(text, "hashplane_drifted_total", "counter", help);
+    sample(text, "hashplane_drifted_total", &[], report.drifted);
     head(text, "hashplane_sync_failures_total", "counter", "Syncs that were tried again.");
     sample(text, "hashplane_sync_failures_total", &[], report.sync_failures);
     head(text, "hashplane_problems", "gauge", "Problems by kind.");
     for (kind, count) in report.problems_by_kind() {
         sample(text, "hashplane_problems", &[("kind", &kind)], count);
+    }
+    if let Some(counts) = &report.shadow {
+        let name = "hashplane_shadow_total";
+        head(text, name, "counter", "New connections by what eBPF would have done with them.");
+        for (finding, count) in counts.rows() {
+            sample(text, name, &[("result", finding.name())], count);
+        }
     }
     head(text, "hashplane_attached", "gauge", "Whether a program is attached.");
     for attachment in &report.attachments {

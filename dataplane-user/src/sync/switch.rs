@@ -1,5 +1,7 @@
 //! Asks the loop to go on with another backend.
 
+use std::fmt;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Error;
@@ -14,8 +16,13 @@ pub(super) struct Switch<B> {
 }
 
 /// Asks the loop.
-#[derive(Debug)]
 pub struct Switcher<B>(mpsc::Sender<Switch<B>>);
+
+impl<B> fmt::Debug for Switcher<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switcher").finish_non_exhaustive()
+    }
+}
 
 impl<B> Clone for Switcher<B> {
     fn clone(&self) -> Self {

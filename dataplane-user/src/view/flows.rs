@@ -37,14 +37,14 @@ fn flow_row<const N: usize>(
         endpoint_port: u16::from_be_bytes(to.dst_port),
         source: ip(to.src)?,
         source_port: u16::from_be_bytes(to.src_port),
-        state: state(flow),
-        idle_s: seconds(now.wrapping_sub(flow.seen)),
+        state: state(flow).into(),
+        idle_s: Some(seconds(now.wrapping_sub(flow.seen))),
         views: policies(Flow::<N>::views(flow.flags)),
         affinity: flow.flags & Flow::<N>::AFFINE != 0,
         masquerade: match (to.src == from.src, to.dst == from.src) {
-            (true, _) => "no",
-            (false, false) => "yes",
-            (false, true) => "hairpin",
+            (true, _) => "no".into(),
+            (false, false) => "yes".into(),
+            (false, true) => "hairpin".into(),
         },
         forwarded: flow.flags & Flow::<N>::FORWARD != 0,
     })
@@ -106,9 +106,9 @@ mod tests {
         let row = flow_row(&(FlowKey::forward(tuple, 6), flow), &names, 110).unwrap();
         assert_eq!(row.service, "#3");
         assert_eq!((row.endpoint.to_string().as_str(), row.endpoint_port), ("10.0.0.9", 8080));
-        assert_eq!((row.state, row.idle_s), ("established", 10));
-        assert_eq!((row.views, row.affinity), (vec!["Local"], true));
-        assert_eq!((row.masquerade, row.forwarded), ("no", false));
+        assert_eq!((&*row.state, row.idle_s), ("established", Some(10)));
+        assert_eq!((row.views, row.affinity), (vec!["Local".into()], true));
+        assert_eq!((&*row.masquerade, row.forwarded), ("no", false));
         let reply = FlowKey::reply(to.reversed(), 6);
         assert_eq!(flow_row(&(reply, flow), &names, 110), None);
     }
@@ -132,7 +132,7 @@ mod tests {
             link_seen: 0,
         };
         let row = flow_row(&(FlowKey::forward(tuple, 6), flow), &Names::new(), 100).unwrap();
-        assert_eq!((row.masquerade, row.forwarded, row.affinity), ("hairpin", true, false));
+        assert_eq!((&*row.masquerade, row.forwarded, row.affinity), ("hairpin", true, false));
         assert_eq!(row.views, ["Cluster"]);
     }
 }

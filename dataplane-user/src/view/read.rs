@@ -67,7 +67,7 @@ fn family_frontends<const N: usize>(
             family: if N == V4 { 4 } else { 6 },
             port: key.port(),
             protocol: protocol_name(key.protocol()),
-            kind: kind(value),
+            kind: kind(value).into(),
             endpoints,
             local,
             inside: inside(value),
@@ -151,6 +151,7 @@ fn clients(slots: Slots, [local, drops, masquerade]: [bool; 3]) -> Clients {
         (_, _) => "served",
     };
     let policy = if local { "Local" } else { "Cluster" };
+    let (policy, outcome) = (policy.into(), outcome.into());
     Clients { policy, endpoints: slots.count, outcome, masquerade }
 }
 
@@ -190,7 +191,7 @@ fn family_endpoints<const N: usize>(
             address,
             port: endpoint.port(),
             protocol: protocol_name(protocol),
-            placement: placement::<N>(endpoint.flags()),
+            placement: placement::<N>(endpoint.flags()).into(),
             id: id.to_bits(),
             live: live.is_some(),
             views: policies(live.map_or(0, |live| live.views)),
@@ -252,14 +253,26 @@ mod tests {
             flags: Frontend::LOCAL_OUTSIDE | Frontend::DROP_OUTSIDE | Frontend::MASQUERADE_INSIDE,
             ..Frontend::default()
         };
-        let served =
-            Clients { policy: "Cluster", endpoints: 2, outcome: "served", masquerade: true };
+        let served = Clients {
+            policy: "Cluster".into(),
+            endpoints: 2,
+            outcome: "served".into(),
+            masquerade: true,
+        };
         assert_eq!(inside(frontend), served);
-        let dropped =
-            Clients { policy: "Local", endpoints: 0, outcome: "dropped", masquerade: false };
+        let dropped = Clients {
+            policy: "Local".into(),
+            endpoints: 0,
+            outcome: "dropped".into(),
+            masquerade: false,
+        };
         assert_eq!(outside(frontend), dropped);
-        let refused =
-            Clients { policy: "Cluster", endpoints: 0, outcome: "refused", masquerade: false };
+        let refused = Clients {
+            policy: "Cluster".into(),
+            endpoints: 0,
+            outcome: "refused".into(),
+            masquerade: false,
+        };
         assert_eq!(outside(Frontend::default()), refused);
     }
 }

@@ -122,6 +122,9 @@ impl Status {
         if let Some(report) = &self.report {
             text.push_str(&report_text(report));
         }
+        if self.programs.is_empty() && self.maps.is_empty() {
+            return text;
+        }
         let rows: Vec<_> = self
             .programs
             .iter()
@@ -159,12 +162,16 @@ impl Status {
 fn report_text(report: &serde_json::Value) -> String {
     let mut text = String::new();
     let keys = [
+        "mode",
         "source",
         "source_connected",
         "in_sync",
         "pending",
         "problems",
         "left_out",
+        "drifted",
+        "limited",
+        "last_error",
         "node_leaves",
         "health_check_listeners",
         "health_check_failures",

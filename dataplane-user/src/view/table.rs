@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Clients, EndpointRow, FlowRow, FrontendRow};
+use super::{Clients, EndpointRow, FlowRow, FrontendRow, Word};
 
 /// Columns padded to their widest cell, two spaces apart, without trailing spaces. Every row has as
 /// many cells as the header.
@@ -43,7 +43,7 @@ pub fn frontends(rows: &[FrontendRow], wide: bool) -> String {
             let mut cells = vec![row.service.clone(), row.protocol.clone(), frontend(row)];
             if wide {
                 cells.extend([
-                    row.kind.to_owned(),
+                    row.kind.to_string(),
                     row.number.to_string(),
                     format!("{} {}", row.inside.policy, count(&row.inside)),
                     format!("{} {}", row.outside.policy, count(&row.outside)),
@@ -86,7 +86,7 @@ fn frontend(row: &FrontendRow) -> String {
 
 /// How many endpoints some clients get, or what becomes of them without any.
 fn count(clients: &Clients) -> String {
-    match clients.outcome {
+    match clients.outcome.as_ref() {
         "dropped" => "none: drops".to_owned(),
         "refused" => "none: refuses".to_owned(),
         _ => clients.endpoints.to_string(),
@@ -125,7 +125,7 @@ pub fn endpoints(rows: &[EndpointRow], wide: bool) -> String {
                 row.service.clone(),
                 row.protocol.clone(),
                 endpoint(row.address, row.port),
-                row.placement.to_owned(),
+                row.placement.to_string(),
                 if row.live { "live" } else { "left" }.to_owned(),
             ];
             if wide {
@@ -149,8 +149,8 @@ pub fn flows(rows: &[FlowRow], wide: bool) -> String {
                 endpoint(row.client, row.client_port),
                 endpoint(row.frontend, row.frontend_port),
                 endpoint(row.endpoint, row.endpoint_port),
-                row.state.to_owned(),
-                format!("{}s", row.idle_s),
+                row.state.to_string(),
+                row.idle_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s")),
             ];
             if wide {
                 cells.extend([endpoint(row.source, row.source_port), why(row)]);
@@ -163,13 +163,13 @@ pub fn flows(rows: &[FlowRow], wide: bool) -> String {
     align(if wide { &header } else { &header[..7] }, &cells)
 }
 
-fn views(views: &[&str]) -> String {
+fn views(views: &[Word]) -> String {
     if views.is_empty() { "-".to_owned() } else { views.join("+") }
 }
 
 /// Why a flow has its endpoint and its source.
 fn why(row: &FlowRow) -> String {
-    let source = match row.masquerade {
+    let source = match row.masquerade.as_ref() {
         "yes" => "masqueraded",
         "hairpin" => "hairpin",
         _ => "",
@@ -196,7 +196,8 @@ mod tests {
     }
 
     fn clients(policy: &'static str, outcome: &'static str, masquerade: bool) -> Clients {
-        Clients { policy, endpoints: u32::from(outcome == "served"), outcome, masquerade }
+        let endpoints = u32::from(outcome == "served");
+        Clients { policy: policy.into(), endpoints, outcome: outcome.into(), masquerade }
     }
 
     fn row() -> FrontendRow {
@@ -207,7 +208,7 @@ mod tests {
             family: 6,
             port: 30080,
             protocol: "TCP".into(),
-            kind: "NodePort",
+            kind: "NodePort".into(),
             endpoints: 0,
             local: 0,
             inside: clients("Cluster", "refused", true),

@@ -4,6 +4,7 @@ use std::{
     io::{self, BufReader},
     net::{SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,7 +32,8 @@ static NONCE: AtomicU64 = AtomicU64::new(1);
 /// A socket that stays open between questions.
 #[derive(Debug)]
 pub(super) enum Socket {
-    Tcp(BufReader<TcpStream>),
+    /// TCP or SCTP.
+    Stream(BufReader<TcpStream>),
     Udp(UdpSocket),
 }
 
@@ -44,15 +46,17 @@ impl Socket {
         timeout: Duration,
     ) -> Result<Self, Failure> {
         let begun = Instant::now();
-        let opened = match (transport, to) {
-            (Transport::Tcp, Some(to)) => {
-                connect::tcp(to, from, timeout).map(|stream| Self::Tcp(BufReader::new(stream)))
-            }
-            (Transport::Tcp, None) => {
-                Err(io::Error::other("a TCP socket needs somebody to connect to"))
-            }
-            (Transport::Udp, to) => connect::udp(to, from).map(Self::Udp),
-        };
+        let opened =
+            match (transport, to) {
+                (Transport::Tcp, Some(to)) => connect::tcp(to, from, timeout)
+                    .map(|stream| Self::Stream(BufReader::new(stream))),
+                (Transport::Sctp, Some(to)) => connect::sctp(to, from, timeout)
+                    .map(|stream| Self::Stream(BufReader::new(stream))),
+                (Transport::Tcp | Transport::Sctp, None) => {
+                    Err(io::Error::other("such a socket needs somebody to connect to"))
+                }
+                (Transport::Udp, to) => connect::udp(to, from).map(Self::Udp),
+            };
         opened.map_err(|error| failure(&error, begun))
     }
 
@@ -66,7 +70,7 @@ impl Socket {
         let begun = Instant::now();
         let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         let asked = match self {
-            Self::Tcp(stream) => ask_tcp(stream, size, nonce, timeout),
+            Self::Stream(stream) => ask_stream(stream, size, nonce, timeout),
             Self::Udp(socket) => ask_udp(socket, to, size, nonce, begun + timeout),
         };
         let (seen, local, peer, received) = asked.map_err(|error| failure(&error, begun))?;
@@ -81,7 +85,7 @@ impl Socket {
 
 type Asked = (Seen, SocketAddr, SocketAddr, usize);
 
-fn ask_tcp(
+fn ask_stream(
     stream: &mut BufReader<TcpStream>,
     size: Size,
     nonce: u64,
@@ -113,10 +117,11 @@ fn ask_udp(
     let mut question = nonce.to_be_bytes().to_vec();
     question.extend(down.to_be_bytes());
     question.extend((0..size.up).map(pattern));
-    match to {
-        Some(to) => socket.send_to(&question, to)?,
-        None => socket.send(&question)?,
+    let sent = match to {
+        Some(to) => socket.send_to(&question, to),
+        None => socket.send(&question),
     };
+    sent.or_else(|error| refused(socket, error))?;
     let mut buffer = vec![0; 65_536];
     // Late answers to earlier questions are passed over.
     loop {
@@ -129,6 +134,21 @@ fn ask_udp(
             return Ok((seen, socket.local_addr()?, peer, length));
         }
     }
+}
+
+/// The refusal behind a datagram that netfilter has rejected on its way out: `send` says EPERM, as for
+/// one that is dropped, and the ICMP error makes the difference a moment later.
+fn refused(socket: &UdpSocket, error: io::Error) -> io::Result<usize> {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Err(error);
+    }
+    for _ in 0..20 {
+        if let Some(refusal) = socket.take_error()? {
+            return Err(refusal);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Err(error)
 }
 
 pub(super) fn failure(error: &io::Error, begun: Instant) -> Failure {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, OwnedFd},
     time::Duration,
 };
@@ -17,6 +17,10 @@ use nix::{
         time::{TimeVal, TimeValLike as _},
     },
 };
+use socket2::{Domain, Protocol, Socket, Type};
+
+const SCTP: Protocol = Protocol::SCTP;
+const BACKLOG: i32 = 128;
 
 /// A TCP connection to `to`.
 pub(super) fn tcp(
@@ -42,6 +46,43 @@ pub(super) fn tcp(
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
     Ok(stream)
+}
+
+/// An SCTP association with `to`; it is read and written as a TCP connection is.
+pub(super) fn sctp(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let socket = open_sctp(to)?;
+    if let Some(from) = from {
+        socket.bind(&from.into())?;
+    }
+    socket.set_write_timeout(Some(timeout))?;
+    socket.connect(&to.into()).map_err(|error| {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EINPROGRESS) => io::ErrorKind::TimedOut.into(),
+            Some(_) | None => error,
+        }
+    })?;
+    Ok(TcpStream::from(OwnedFd::from(socket)))
+}
+
+/// A listener for SCTP associations; it is used as one for TCP connections is.
+pub(super) fn sctp_listener(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open_sctp(at)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from(OwnedFd::from(socket)))
+}
+
+/// An SCTP socket that tells its peer of no addresses of another family.
+pub(crate) fn open_sctp(like: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(like), Type::STREAM, Some(SCTP))?;
+    if like.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// A UDP socket in the family of `to` or `from`, connected to `to` if it is given.

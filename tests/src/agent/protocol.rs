@@ -41,7 +41,7 @@ pub enum Op {
         /// Where.
         at: SocketAddr,
     },
-    /// Open a socket that stays open; TCP always has a `to`.
+    /// Open a socket that stays open; only UDP may have no `to`.
     Open {
         /// What kind of socket.
         transport: Transport,
@@ -79,17 +79,19 @@ pub enum Op {
     },
 }
 
-/// TCP carries HTTP/1.1, UDP one datagram each way.
+/// TCP and SCTP carry HTTP/1.1, UDP one datagram each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Transport {
     /// HTTP/1.1 over TCP.
     Tcp,
     /// Datagrams.
     Udp,
+    /// HTTP/1.1 over an SCTP association with one stream; not every kernel has it.
+    Sctp,
 }
 
 impl Transport {
-    /// Both.
+    /// Those that every kernel has.
     pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 }
 

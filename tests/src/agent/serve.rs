@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    connect,
     http::{self, Message},
     protocol::{Seen, Transport, pattern, sum},
 };
@@ -37,8 +38,12 @@ impl Servers {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         match transport {
-            Transport::Tcp => {
-                let listener = TcpListener::bind(at)?;
+            Transport::Tcp | Transport::Sctp => {
+                let listener = if transport == Transport::Tcp {
+                    TcpListener::bind(at)?
+                } else {
+                    connect::sctp_listener(at)?
+                };
                 listener.set_nonblocking(true)?;
                 thread::spawn(move || accept(&listener, &name, &stopped));
             }
@@ -79,7 +84,8 @@ fn accept(listener: &TcpListener, name: &str, stop: &AtomicBool) {
 
 fn talk(stream: &TcpStream, client: SocketAddr, name: &str) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
+    // SCTP has no such option; its messages are short enough to go at once.
+    let _ = stream.set_nodelay(true);
     let local = stream.local_addr()?;
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(request) = http::read(&mut reader)? {

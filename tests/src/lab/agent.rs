@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 
+use super::wait::slowed;
 use crate::agent::protocol::{Failure, Op, Reply, Request, Response, Why};
 
 /// Longer than any request may take.
@@ -63,7 +64,7 @@ impl Agent {
             Some((_, stdin)) => stdin.write_all(line.as_bytes()).map_err(|error| lost(&error))?,
             None => return Err(lost(&"it has been ended")),
         }
-        receiver.recv_timeout(RESPONSE_WAIT).map_err(|error| lost(&error))?
+        receiver.recv_timeout(slowed(RESPONSE_WAIT)).map_err(|error| lost(&error))?
     }
 
     pub(super) fn id(&self) -> Option<u32> {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::names;
+use super::{names, wait::slowed};
 
 /// How long the processes of a cgroup may take to end after they were killed.
 const KILL_WAIT: Duration = Duration::from_secs(3);
@@ -73,7 +73,7 @@ pub(super) fn kill_all(cgroup: &Path) -> anyhow::Result<()> {
     let kill = cgroup.join("cgroup.kill");
     fs::write(&kill, "1").with_context(|| format!("cannot write {}", kill.display()))?;
     let step = Duration::from_millis(2);
-    for _ in 0..KILL_WAIT.as_millis() / step.as_millis() {
+    for _ in 0..slowed(KILL_WAIT).as_millis() / step.as_millis() {
         if !is_populated(cgroup) {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::{
     agent::Agent,
     names::{self, NodeName},
     topology,
-    wait::within,
+    wait::{slowed_ms, within},
 };
 use crate::agent::protocol::{Answer, Failure, Load, Loaded, Op, Reply, Size, Transport, Why};
 
@@ -184,6 +184,16 @@ impl Place {
         Ok(TcpConnection(Held { place: Arc::clone(self), socket, asking }))
     }
 
+    /// An SCTP association that stays open until it is dropped.
+    pub fn associate(
+        self: &Arc<Self>,
+        to: SocketAddr,
+        asking: Asking,
+    ) -> Result<TcpConnection, Failure> {
+        let socket = self.open(Transport::Sctp, Some(to), asking)?;
+        Ok(TcpConnection(Held { place: Arc::clone(self), socket, asking }))
+    }
+
     /// A UDP socket connected to `to`, open until it is dropped.
     pub fn udp_connected(
         self: &Arc<Self>,
@@ -210,7 +220,8 @@ impl Place {
     }
 
     /// Asks again and again until the load is stopped.
-    pub fn start_load(self: &Arc<Self>, load: Load) -> Result<RunningLoad, Failure> {
+    pub fn start_load(self: &Arc<Self>, mut load: Load) -> Result<RunningLoad, Failure> {
+        load.timeout_ms = slowed_ms(load.timeout_ms);
         let number = opened(&self.agent.call(Op::StartLoad(load))?)?;
         Ok(RunningLoad { place: Arc::clone(self), number })
     }
@@ -236,7 +247,7 @@ impl Place {
         to: Option<SocketAddr>,
         asking: Asking,
     ) -> Result<u64, Failure> {
-        let Asking { from, timeout_ms, .. } = asking;
+        let (from, timeout_ms) = (asking.from, slowed_ms(asking.timeout_ms));
         opened(&self.agent.call(Op::Open { transport, to, from, timeout_ms })?)
     }
 
@@ -246,7 +257,7 @@ impl Place {
         to: Option<SocketAddr>,
         asking: Asking,
     ) -> Result<Answer, Failure> {
-        let Asking { size, timeout_ms, .. } = asking;
+        let (size, timeout_ms) = (asking.size, slowed_ms(asking.timeout_ms));
         match self.agent.call(Op::Ask { socket, to, size, timeout_ms })? {
             Reply::Answer(answer) => Ok(answer),
             other @ (Reply::Done | Reply::Opened(_) | Reply::Loaded(_)) => Err(unexpected(&other)),
@@ -272,7 +283,7 @@ impl Drop for Held {
     }
 }
 
-/// An open TCP connection.
+/// An open TCP connection, or an SCTP association.
 #[derive(Debug)]
 pub struct TcpConnection(Held);
 

@@ -10,13 +10,16 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+/// Where marks live: behind the namespace of what they mark.
+const NAMESPACE: &str = "written";
+
 /// A folder of manifests.
 #[derive(Clone, Debug)]
 pub struct ManifestFolder {
     path: PathBuf,
 }
 
-/// Something that was written: its mark is in the maps once everything beside it is.
+/// Something that was written: its mark is in the kernel once everything beside it is.
 ///
 /// The mark is a Service of its own in the same file, which sorts behind all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +85,14 @@ impl Written {
         &self.path
     }
 
-    /// The endpoint that is in the maps afterwards.
-    pub fn mark(&self) -> IpAddr {
-        self.address(98)
+    /// The Service that is in the kernel afterwards, `namespace/name`.
+    pub fn mark(&self) -> String {
+        format!("{NAMESPACE}/{}", self.mark_name())
+    }
+
+    /// No two marks share a name: one that is replaced is not taken for its successor.
+    fn mark_name(&self) -> String {
+        format!("{}-{}", self.file, self.number)
     }
 
     fn address(&self, block: u8) -> IpAddr {
@@ -93,8 +101,7 @@ impl Written {
     }
 
     fn objects(&self) -> [Value; 2] {
-        let metadata =
-            |labels: Value| json!({ "name": self.file, "namespace": "written", "labels": labels });
+        let metadata = |labels: Value| json!({ "name": self.mark_name(), "namespace": NAMESPACE, "labels": labels });
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -109,10 +116,10 @@ impl Written {
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
-            "metadata": metadata(json!({ "kubernetes.io/service-name": self.file })),
+            "metadata": metadata(json!({ "kubernetes.io/service-name": self.mark_name() })),
             "addressType": "IPv4",
             "ports": [{ "name": "", "protocol": "TCP", "port": 1 }],
-            "endpoints": [{ "addresses": [self.mark()], "conditions": { "ready": true } }],
+            "endpoints": [{ "addresses": [self.address(98)], "conditions": { "ready": true } }],
         });
         [service, slice]
     }

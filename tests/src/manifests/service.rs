@@ -82,15 +82,31 @@ impl Service {
 
     /// Adds a port for one protocol.
     #[must_use]
-    pub fn port_of(mut self, transport: Transport, name: &str, port: u16, target: u16) -> Self {
-        self.ports.push(ServicePort {
-            name: name.to_owned(),
-            transport,
-            number: port,
-            target_name: format!("{name}-at"),
-            target,
-            on_nodes: None,
-        });
+    pub fn port_of(self, transport: Transport, name: &str, port: u16, target: u16) -> Self {
+        self.add_port_of(transport, name, (port, target), None)
+    }
+
+    /// Adds a port for one protocol, on every node too.
+    #[must_use]
+    pub fn node_port_of(
+        self,
+        transport: Transport,
+        name: &str,
+        ports: (u16, u16),
+        node_port: u16,
+    ) -> Self {
+        self.add_port_of(transport, name, ports, Some(node_port))
+    }
+
+    fn add_port_of(
+        mut self,
+        transport: Transport,
+        name: &str,
+        (number, target): (u16, u16),
+        on_nodes: Option<u16>,
+    ) -> Self {
+        let (name, target_name) = (name.to_owned(), format!("{name}-at"));
+        self.ports.push(ServicePort { name, transport, number, target_name, target, on_nodes });
         self
     }
 

@@ -13,6 +13,7 @@ use dataplane_ebpf::{
     pipeline::{Verdict, egress, ingress},
     select::Scope,
 };
+use dataplane_user::backend::Mode;
 use dataplane_user::ebpf::maps::MapWriter as _;
 use hashplane_tests::skip;
 use proptest::{
@@ -242,8 +243,8 @@ fn affine<const N: usize>(family: &Family<N>) -> usize {
 
 #[test]
 fn kernel_and_host_agree_on_every_packet() {
-    if let Some(reason) = skip::why_no_datapath() {
-        return skip::say_skipped("kernel_and_host_agree_on_every_packet", reason);
+    if let Some(reason) = skip::why_no_datapath(Mode::Ebpf) {
+        return skip::say_skipped("kernel_and_host_agree_on_every_packet", &reason);
     }
     let mut rig = Rig::new(FLOWS_MAX).unwrap();
     let mut host = world::tables(&rig);

@@ -116,6 +116,49 @@ fn what_the_daemon_set_mounts_is_a_volume_and_what_it_probes_is_a_port() {
     assert_eq!(&set["spec"]["selector"]["matchLabels"], labels);
 }
 
+/// Rules of iptables are written under a lock that the kubelet takes too, and with programs and modules
+/// that have to be in the image or on the node.
+#[test]
+fn the_daemon_set_has_what_every_mode_needs_of_the_node() {
+    let set = find("DaemonSet");
+    let spec = &set["spec"]["template"]["spec"];
+    let container = &spec["containers"][0];
+    let mount = |path: &str| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+        mount.cloned().unwrap_or_else(|| panic!("nothing is mounted at {path}"))
+    };
+    let volume = |mount: &Value| {
+        let volumes = spec["volumes"].as_array().unwrap();
+        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+        volume["hostPath"].clone()
+    };
+    let lock = volume(&mount("/run/xtables.lock"));
+    assert_eq!(
+        (&lock["path"], &lock["type"]),
+        (&"/run/xtables.lock".into(), &"FileOrCreate".into())
+    );
+    let modules = mount("/lib/modules");
+    assert_eq!(
+        (&modules["readOnly"], &volume(&modules)["path"]),
+        (&true.into(), &"/lib/modules".into())
+    );
+    let environment = container["env"].as_array().unwrap();
+    let mode = environment.iter().find(|variable| variable["name"] == "HASHPLANE_MODE");
+    assert_eq!(mode.unwrap()["value"], "auto");
+    // The last stage is what a build makes that names none.
+    let image = fs::read_to_string(deploy("Containerfile")).unwrap();
+    let (_, last) = image.rsplit_once("\nFROM ").unwrap();
+    for package in [" iptables", " kmod"] {
+        assert!(last.contains(package), "{package} is not in the image");
+    }
+    let unit = fs::read_to_string(deploy("hashplane-proxy.service")).unwrap();
+    let line = unit.lines().find(|line| line.starts_with("CapabilityBoundingSet=")).unwrap();
+    for capability in ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_MODULE", "CAP_BPF"] {
+        assert!(line.contains(capability), "{line}");
+    }
+}
+
 /// What `hashplane proxy --help` says, or `None`, aloud, without a binary.
 fn proxy_help(test: &str) -> Option<String> {
     let Some(binary) = std::env::var_os("HASHPLANE_BIN") else {

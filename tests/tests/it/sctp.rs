@@ -12,6 +12,7 @@ use dataplane_ebpf::{
     host::{Family, HostTables},
     wire::sctp,
 };
+use dataplane_user::backend::Mode;
 use hashplane_tests::skip;
 
 /// Entries of the flow tables.
@@ -129,8 +130,8 @@ fn associate<const N: usize>(rig: &Rig, at: &Ends<N>) {
 #[test]
 fn every_length_of_sctp_packet_has_the_crc_of_a_packet_built_for_its_endpoint() {
     let name = "every_length_of_sctp_packet_has_the_crc_of_a_packet_built_for_its_endpoint";
-    if let Some(reason) = skip::why_no_datapath() {
-        return skip::say_skipped(name, reason);
+    if let Some(reason) = skip::why_no_datapath(Mode::Ebpf) {
+        return skip::say_skipped(name, &reason);
     }
     let mut rig = Rig::new(FLOWS).unwrap();
     rig.install(&tables(&rig)).unwrap();
@@ -164,8 +165,8 @@ fn begin<const N: usize>(rig: &Rig, at: &Ends<N>, client_port: u16, l4: usize) -
 
 #[test]
 fn sctp_through_a_node_port_keeps_a_right_crc_both_ways() {
-    if let Some(reason) = skip::why_no_datapath() {
-        return skip::say_skipped("sctp_through_a_node_port_keeps_a_right_crc_both_ways", reason);
+    if let Some(reason) = skip::why_no_datapath(Mode::Ebpf) {
+        return skip::say_skipped("sctp_through_a_node_port_keeps_a_right_crc_both_ways", &reason);
     }
     let mut rig = Rig::new(FLOWS).unwrap();
     rig.install(&tables(&rig)).unwrap();
@@ -177,8 +178,8 @@ fn sctp_through_a_node_port_keeps_a_right_crc_both_ways() {
 
 #[test]
 fn a_crc_of_zero_is_left_to_whom_it_was_left() {
-    if let Some(reason) = skip::why_no_datapath() {
-        return skip::say_skipped("a_crc_of_zero_is_left_to_whom_it_was_left", reason);
+    if let Some(reason) = skip::why_no_datapath(Mode::Ebpf) {
+        return skip::say_skipped("a_crc_of_zero_is_left_to_whom_it_was_left", &reason);
     }
     let mut rig = Rig::new(FLOWS).unwrap();
     rig.install(&tables(&rig)).unwrap();

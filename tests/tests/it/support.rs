@@ -5,15 +5,17 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    thread,
     time::{Duration, Instant},
 };
 
+use dataplane_user::{backend::Mode, limits};
 use hashplane_tests::{
     Daemon, DaemonOptions, Lab, LabOptions, Place, Service,
     agent::protocol::{
         Answer, Failure, Load, Loaded, Pattern, Size, Transport, UDP_QUESTION_LEN, Why,
     },
-    lab::{Asking, Family, NodeName},
+    lab::{Asking, Family, NodeName, slowed, slowed_ms},
     manifests::Written,
 };
 
@@ -22,6 +24,8 @@ pub(crate) const TOOL: &str = env!("CARGO_BIN_EXE_demo");
 
 /// "At once": no retransmission timer (200 ms and up) takes part in it.
 const AT_ONCE_MS: u64 = 200;
+/// The same on a slow machine: a client sends again after a second.
+const AT_ONCE_MAX_MS: u64 = 900;
 
 /// Asks somebody who may not answer.
 pub(crate) const SOON: Asking =
@@ -110,6 +114,14 @@ impl World {
         }
     }
 
+    /// Waits until nodes serve nothing at all.
+    #[track_caller]
+    pub(crate) fn wait_for_nothing(&self) {
+        for daemon in [&self.a, &self.b] {
+            until("nothing is served", || daemon.programmed().ok()?.is_empty().then_some(()));
+        }
+    }
+
     /// A pod on each node that serves on 8080.
     pub(crate) fn servers(&self) -> [Arc<Place>; 2] {
         [self.server("near", NodeName::A, 8080), self.server("far", NodeName::B, 8080)]
@@ -135,12 +147,26 @@ pub(crate) fn hashplane() -> PathBuf {
     path
 }
 
-/// Runs `check` for both families and both transports, with words for its failure.
-pub(crate) fn each(mut check: impl FnMut(Family, Transport, &str)) {
-    for family in Family::ALL {
-        for transport in Transport::ALL {
-            check(family, transport, &format!("{family:?} {transport:?}"));
-        }
+/// Both families and both transports, with words for the failure of a check.
+pub(crate) fn combinations() -> Vec<(Family, Transport, String)> {
+    let of = |family| {
+        Transport::ALL.map(|transport| (family, transport, format!("{family:?} {transport:?}")))
+    };
+    Family::ALL.into_iter().flat_map(of).collect()
+}
+
+/// Runs `check` for both families and both transports, side by side: much of it is waiting.
+pub(crate) fn each(check: impl Fn(Family, Transport, &str) + Sync) {
+    let failed = thread::scope(|scope| {
+        let checks = combinations().into_iter().map(|(family, transport, what)| {
+            let check = &check;
+            scope.spawn(move || check(family, transport, &what))
+        });
+        let checks: Vec<_> = checks.collect();
+        checks.into_iter().filter_map(|check| check.join().err()).last()
+    });
+    if let Some(panic) = failed {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -181,8 +207,9 @@ pub(crate) fn ask_all(
 /// Asserts that `answer` is a refusal that came at once.
 #[track_caller]
 pub(crate) fn assert_refused(answer: Result<Answer, Failure>, what: &str) {
+    let at_once_ms = slowed_ms(AT_ONCE_MS).min(AT_ONCE_MAX_MS);
     match answer {
-        Err(Failure { why: Why::Refused, elapsed_ms, .. }) if elapsed_ms <= AT_ONCE_MS => {}
+        Err(Failure { why: Why::Refused, elapsed_ms, .. }) if elapsed_ms <= at_once_ms => {}
         other => panic!("{what}: not refused at once but {other:?}"),
     }
 }
@@ -234,14 +261,43 @@ pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T 
         if let Some(done) = attempt() {
             return done;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: not after ten seconds");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(begun.elapsed() < slowed(Duration::from_secs(10)), "{what}: not after ten seconds");
+        thread::sleep(slowed(Duration::from_millis(20)));
     }
+}
+
+/// The backend under test: that of `HASHPLANE_MODE`, which the daemons of a lab read too.
+pub(crate) fn mode() -> Mode {
+    let Ok(name) = std::env::var("HASHPLANE_MODE") else { return Mode::Ebpf };
+    Mode::parse(&name).unwrap_or_else(|| panic!("HASHPLANE_MODE={name} is no backend"))
+}
+
+/// Arguments for each way in which the backend under test translates packets from outside.
+pub(crate) fn ways() -> &'static [&'static [&'static str]] {
+    match mode() {
+        Mode::Ebpf => &[&["--xdp", "driver"], &["--xdp", "off"]],
+        Mode::Nftables | Mode::Iptables | Mode::Ipvs => &[&[]],
+    }
+}
+
+/// Asserts that a node has counted packets with this outcome, where the backend counts packets.
+#[track_caller]
+pub(crate) fn assert_counted(daemon: &Daemon, reason: &str, min: f64) {
+    if mode() == Mode::Ebpf {
+        let counted = daemon.metric("hashplane_outcomes_total", &[reason]).unwrap();
+        assert!(counted >= min, "{counted} packets with {reason} were counted");
+    }
+}
+
+/// Whether the backend under test cannot do what a test is about; says so aloud.
+pub(crate) fn limited(feature: &str) -> bool {
+    let why = limits::why(mode(), feature).map(|why| format!("{}: {feature}: {why}", mode()));
+    hashplane_tests::skip::is_skipped(why.as_deref())
 }
 
 /// Whether a test of the datapath cannot run here; says so aloud.
 pub(crate) fn skipped() -> bool {
-    hashplane_tests::skip::is_skipped(hashplane_tests::skip::why_no_datapath())
+    hashplane_tests::skip::is_skipped(hashplane_tests::skip::why_no_datapath(mode()).as_deref())
 }
 
 /// Whatever on this machine has the lab's name.

@@ -19,7 +19,7 @@ struct Wall {
 const KERNEL: &[&str] = &["aya", "libc", "nix", "rtnetlink", "netlink_sys", "netlink_packet_route"];
 
 /// Who must not know whom. Only `daemon` knows everybody.
-const WALLS: [Wall; 10] = [
+const WALLS: [Wall; 12] = [
     Wall {
         module: "model",
         modules: &[
@@ -128,6 +128,18 @@ const WALLS: [Wall; 10] = [
         ],
         crates: &["kube", "k8s_openapi"],
         reason: "messages know nothing of services",
+    },
+    Wall {
+        module: "probe",
+        modules: &["model", "source", "sync", "daemon", "http", "devices", "conntrack"],
+        crates: &["kube", "k8s_openapi"],
+        reason: "what a node can do does not depend on what it should do",
+    },
+    Wall {
+        module: "leftovers",
+        modules: &["model", "source", "sync", "daemon", "http", "view", "devices", "conntrack"],
+        crates: &["kube", "k8s_openapi"],
+        reason: "what others left is told by its name, not by what services there are",
     },
 ];
 

@@ -1,0 +1,3 @@
+//! Routing modes side by side, from one service to 100,000.
+
+pub mod results;

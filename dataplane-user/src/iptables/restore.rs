@@ -1,0 +1,189 @@
+//! What `iptables-restore` reads: only the chains that differ from the kernel's, both tables in turn.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    hash::{DefaultHasher, Hasher},
+};
+
+use super::{
+    fixed::{Fixed, Hook},
+    half::Half,
+    observe::Seen,
+    port::Place,
+    rule::{Rule, Table},
+};
+
+/// What the kernel holds of one family, as far as we know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kernel {
+    /// A hash of the rules of each chain.
+    pub(super) chains: BTreeMap<Place, u64>,
+    /// The rules in the kernel's own chains that lead to ours.
+    pub(super) hooks: BTreeMap<(Table, String), Vec<String>>,
+}
+
+/// A restore, and what is known once it has succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Restore {
+    pub(super) text: String,
+    /// Chains that are written, and hashes of their rules; chains that are deleted.
+    pub(super) chains: Vec<(Place, Option<u64>)>,
+    pub(super) hooks: BTreeMap<(Table, String), Vec<String>>,
+    /// Rules in it, and in the kernel's chains.
+    pub(super) written: usize,
+    /// Chains that it deletes.
+    pub(super) deleted: usize,
+}
+
+impl Kernel {
+    /// What was read back.
+    pub(super) fn of(seen: &Seen) -> Self {
+        let chain = |(place, rules): (&Place, &Vec<String>)| (place.clone(), digest(rules.iter()));
+        Self { chains: seen.chains.iter().map(chain).collect(), hooks: seen.hooks.clone() }
+    }
+
+    /// Whether there is nothing of ours.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.hooks.is_empty()
+    }
+
+    /// The restore has succeeded.
+    pub(super) fn took(&mut self, restore: Restore) {
+        for (place, digest) in restore.chains {
+            match digest {
+                Some(digest) => drop(self.chains.insert(place, digest)),
+                None => drop(self.chains.remove(&place)),
+            }
+        }
+        self.hooks.extend(restore.hooks);
+        self.hooks.retain(|_, rules| !rules.is_empty());
+    }
+
+    /// What differs from what was read back, chains and hooks; from now on that is what is known.
+    pub(super) fn correct(&mut self, seen: &Seen) -> (BTreeSet<Place>, usize) {
+        let now = Self::of(seen);
+        let places = self.chains.keys().chain(now.chains.keys());
+        let differs = |place: &&Place| self.chains.get(place) != now.chains.get(place);
+        let places: BTreeSet<Place> = places.filter(differs).cloned().collect();
+        let hooks: BTreeSet<_> = self.hooks.keys().chain(now.hooks.keys()).collect();
+        let hooks = hooks.into_iter().filter(|of| self.hooks.get(of) != now.hooks.get(of)).count();
+        *self = now;
+        (places, hooks)
+    }
+}
+
+/// What makes the kernel hold the chains at `places`, and what leads to them.
+pub(super) fn restore(
+    half: &Half,
+    fixed: &Fixed,
+    kernel: &Kernel,
+    places: &BTreeSet<Place>,
+) -> Restore {
+    let mut restore = Restore::default();
+    for table in Table::ALL {
+        let mut section = Section::default();
+        for place in places.iter().filter(|(of, _)| *of == table) {
+            let rules = half.chains.get(place).map(|rules| lines(rules));
+            let wanted = rules.as_ref().map(|rules| digest(rules.iter()));
+            if wanted == kernel.chains.get(place).copied() {
+                continue;
+            }
+            section.chain(place, rules.as_deref());
+            restore.written += rules.as_ref().map_or(0, Vec::len);
+            restore.deleted += usize::from(rules.is_none());
+            restore.chains.push((place.clone(), wanted));
+        }
+        for Hook { name, rule, .. } in fixed.hooks().into_iter().filter(|of| of.table == table) {
+            let at = (table, name.to_owned());
+            let (seen, wanted) = (kernel.hooks.get(&at), vec![rule.to_string()]);
+            if seen != Some(&wanted) {
+                section.hook(name, seen, &wanted);
+                restore.written += 1;
+                restore.hooks.insert(at, wanted);
+            }
+        }
+        section.end(table, &mut restore.text);
+    }
+    restore
+}
+
+/// What removes everything of ours.
+pub(super) fn removal(kernel: &Kernel) -> Restore {
+    let mut restore = Restore::default();
+    for table in Table::ALL {
+        let mut section = Section::default();
+        for place in kernel.chains.keys().filter(|(of, _)| *of == table) {
+            section.chain(place, None);
+            restore.deleted += 1;
+            restore.chains.push((place.clone(), None));
+        }
+        for ((_, name), seen) in kernel.hooks.iter().filter(|((of, _), _)| *of == table) {
+            section.hook(name, Some(seen), &[]);
+            restore.hooks.insert((table, name.clone()), Vec::new());
+        }
+        section.end(table, &mut restore.text);
+    }
+    restore
+}
+
+/// Everything of one family, in the words of `iptables-save`.
+pub(super) fn whole(half: &Half, fixed: &Fixed) -> String {
+    let places = half.chains.keys().cloned().collect();
+    restore(half, fixed, &Kernel::default(), &places).text
+}
+
+/// The lines of one table.
+#[derive(Default)]
+struct Section {
+    chains: String,
+    rules: String,
+    deletes: String,
+}
+
+impl Section {
+    /// A chain is emptied, or made, by its name alone.
+    fn chain(&mut self, (_, chain): &Place, rules: Option<&[String]>) {
+        write(&mut self.chains, format_args!(":{chain} - [0:0]"));
+        for rule in rules.into_iter().flatten() {
+            write(&mut self.rules, format_args!("-A {chain} {rule}"));
+        }
+        if rules.is_none() {
+            write(&mut self.deletes, format_args!("-X {chain}"));
+        }
+    }
+
+    fn hook(&mut self, name: &str, seen: Option<&Vec<String>>, wanted: &[String]) {
+        for rule in seen.into_iter().flatten() {
+            write(&mut self.rules, format_args!("-D {name} {rule}"));
+        }
+        for rule in wanted {
+            write(&mut self.rules, format_args!("-I {name} {rule}"));
+        }
+    }
+
+    fn end(&self, table: Table, text: &mut String) {
+        let Self { chains, rules, deletes } = self;
+        if !(chains.is_empty() && rules.is_empty()) {
+            write(text, format_args!("*{}\n{chains}{rules}{deletes}COMMIT", table.name()));
+        }
+    }
+}
+
+fn write(text: &mut String, line: std::fmt::Arguments<'_>) {
+    let _: std::fmt::Result = writeln!(text, "{line}");
+}
+
+/// Rules as they are printed.
+pub(super) fn lines(rules: &[Rule]) -> Vec<String> {
+    rules.iter().map(Rule::to_string).collect()
+}
+
+fn digest(rules: impl Iterator<Item = impl AsRef<str>>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for rule in rules {
+        hasher.write(rule.as_ref().as_bytes());
+        hasher.write_u8(b'\n');
+    }
+    hasher.finish()
+}
