@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod columns;
 pub mod object;
 pub mod patch;
+pub mod registry;
+pub mod resource;
 pub mod rules;
 pub mod selector;
 pub mod store;
