@@ -1,6 +1,8 @@
 //! The Kubernetes API in one process: a store, an API server over it, controllers that plan.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod bootstrap;
 pub mod client;
 pub mod columns;
 pub mod object;
@@ -9,6 +11,7 @@ pub mod registry;
 pub mod resource;
 pub mod rules;
 pub mod selector;
+pub mod server;
 pub mod store;
 
 pub mod api;

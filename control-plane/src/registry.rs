@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use self::{
-    delete::Delete,
+    delete::{Delete, Deleted},
     services::Networks,
     update::{Change, Part},
 };
