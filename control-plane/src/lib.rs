@@ -8,4 +8,8 @@ pub mod rules;
 pub mod selector;
 pub mod store;
 
+pub mod cache;
+pub mod controllers;
+pub mod runner;
+
 pub mod api;

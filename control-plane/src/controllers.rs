@@ -1,0 +1,8 @@
+//! The controllers: each a plan from what is to what should be.
+
+pub mod deployment;
+pub mod facts;
+pub mod replicas;
+
+#[cfg(test)]
+mod fake;
