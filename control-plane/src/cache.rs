@@ -129,7 +129,12 @@ impl View {
     }
 
     /// Remembers or forgets why a try failed; whether that is news.
-    pub fn set_failure(&mut self, controller: &'static str, key: &Key, why: Option<String>) -> bool {
+    pub fn set_failure(
+        &mut self,
+        controller: &'static str,
+        key: &Key,
+        why: Option<String>,
+    ) -> bool {
         let at = (controller, key.clone());
         match why {
             Some(why) => self.failures.insert(at, why.clone()).as_ref() != Some(&why),

@@ -3,6 +3,7 @@
 pub mod deployment;
 pub mod facts;
 pub mod replicas;
+pub mod slices;
 
 #[cfg(test)]
 mod fake;

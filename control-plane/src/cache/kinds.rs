@@ -41,11 +41,8 @@ kinds! {
 pub fn names(kind: Kind) -> (String, &'static str) {
     let found = ALL.iter().find(|(known, ..)| *known == kind);
     found.map_or((String::new(), ""), |(_, group, version, name)| {
-        let api_version = if group.is_empty() {
-            (*version).to_owned()
-        } else {
-            format!("{group}/{version}")
-        };
+        let api_version =
+            if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") };
         (api_version, *name)
     })
 }

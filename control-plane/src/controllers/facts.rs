@@ -211,9 +211,7 @@ mod tests {
     #[test]
     fn conditions_keep_the_time_of_their_last_turn() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let wish = |status: &str, reason: &str| {
-            json!({"type": "Ready", "status": status, "reason": reason, "message": ""})
-        };
+        let wish = |status: &str, reason: &str| json!({"type": "Ready", "status": status, "reason": reason, "message": ""});
         let mut conditions = Vec::new();
         set_condition(&mut conditions, wish("True", "A"), at(1));
         set_condition(&mut conditions, wish("True", "B"), at(2));

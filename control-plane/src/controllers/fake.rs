@@ -356,9 +356,9 @@ impl Client for Fake {
 
     fn list<'a>(&'a self, kind: Kind, namespace: &'a str) -> Answer<'a, Objects> {
         self.call(move |cluster| {
-            let items = cluster.all(kind).filter(|object| {
-                namespace.is_empty() || object::namespace(object) == namespace
-            });
+            let items = cluster
+                .all(kind)
+                .filter(|object| namespace.is_empty() || object::namespace(object) == namespace);
             Ok(Objects { items: items.cloned().collect(), revision: Revision(cluster.revision) })
         })
     }

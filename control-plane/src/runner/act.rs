@@ -195,7 +195,9 @@ async fn one(
     match action {
         Action::Again(after) => return Ok(Some(after)),
         Action::Report(report) => world.report(report),
-        Action::Create { kind, object, owner } => create(world, source, kind, object, owner).await?,
+        Action::Create { kind, object, owner } => {
+            create(world, source, kind, object, owner).await?
+        }
         Action::Update(kind, object) => {
             let object = write(world, world.client.update(kind, object)).await?;
             world.learn(|view| wrote(view, kind, &object));

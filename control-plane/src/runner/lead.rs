@@ -149,11 +149,8 @@ impl Leader {
             })
         });
         let turns = number(&wish, &["spec", "leaseTransitions"]).unwrap_or(0);
-        let acquired = if is_ours {
-            text(&wish, &["spec", "acquireTime"]).to_owned()
-        } else {
-            now.clone()
-        };
+        let acquired =
+            if is_ours { text(&wish, &["spec", "acquireTime"]).to_owned() } else { now.clone() };
         wish["spec"] = json!({
             "holderIdentity": identity,
             "leaseDurationSeconds": LEASE.as_secs(),

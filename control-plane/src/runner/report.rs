@@ -91,10 +91,10 @@ impl Memory {
             self.buckets.clear();
         }
         let uid = about(report);
-        let bucket = self.buckets.entry((uid.clone(), report.source)).or_insert(Bucket {
-            tokens: BURST,
-            at: now,
-        });
+        let bucket = self
+            .buckets
+            .entry((uid.clone(), report.source))
+            .or_insert(Bucket { tokens: BURST, at: now });
         #[expect(clippy::cast_precision_loss, reason = "seconds between two events")]
         let passed = (now.as_second() - bucket.at.as_second()) as f64;
         bucket.tokens = (bucket.tokens + passed * REFILL_PER_S).min(BURST);
@@ -138,7 +138,8 @@ impl Memory {
     }
 
     fn forget(&mut self, report: &Report, now: Timestamp) -> Said {
-        self.written.retain(|(uid, reason, _), _| *uid != about(report) || *reason != report.reason);
+        self.written
+            .retain(|(uid, reason, _), _| *uid != about(report) || *reason != report.reason);
         Said::New(self.event(report, report.message.clone(), now))
     }
 

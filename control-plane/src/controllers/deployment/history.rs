@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{DESIRED, MAX, NAME, REVISION, REVISION_HISTORY, Rollout, revision, template};
 use crate::{
-    cache::{Key, kinds::{DEPLOYMENTS, REPLICA_SETS}},
+    cache::{
+        Key,
+        kinds::{DEPLOYMENTS, REPLICA_SETS},
+    },
     controllers::facts::{annotation, condition, count, dense, replicas},
     object::{self, at, number, text},
     runner::{Action, Report, act::Ask},
@@ -94,11 +97,8 @@ impl Rollout<'_> {
         if !self.is_complete() && !self.is_paused() {
             return Vec::new();
         }
-        let mut idle: Vec<&Arc<Value>> = self
-            .old
-            .iter()
-            .filter(|set| !object::is_terminating(set))
-            .collect();
+        let mut idle: Vec<&Arc<Value>> =
+            self.old.iter().filter(|set| !object::is_terminating(set)).collect();
         let surplus = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         idle.sort_by_key(|set| revision(set));
         idle.truncate(surplus);

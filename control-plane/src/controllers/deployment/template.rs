@@ -77,7 +77,8 @@ fn canonical(value: &Value) -> String {
         Value::Object(map) => {
             let mut fields: Vec<(&String, &Value)> = map.iter().collect();
             fields.sort_by_key(|(name, _)| *name);
-            let fields = fields.iter().map(|(name, value)| format!("{name:?}:{}", canonical(value)));
+            let fields =
+                fields.iter().map(|(name, value)| format!("{name:?}:{}", canonical(value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
         }
         Value::Array(items) => {
@@ -138,6 +139,9 @@ impl Fnv {
     fn text(&self) -> String {
         const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
         let digits = self.0.to_string();
-        digits.bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
+        digits
+            .bytes()
+            .map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()]))
+            .collect()
     }
 }

@@ -89,9 +89,13 @@ fn surge_rounds_up_and_unavailable_down_and_never_both_are_0() {
 
 #[test]
 fn the_new_set_grows_into_the_room_that_surge_leaves() {
-    for (wanted, surge, total, new, expected) in
-        [(10, 3, 10, 0, 3), (10, 3, 13, 3, 3), (10, 0, 10, 0, 0), (10, 3, 4, 4, 10), (5, 1, 9, 9, 5)]
-    {
+    for (wanted, surge, total, new, expected) in [
+        (10, 3, 10, 0, 3),
+        (10, 3, 13, 3, 3),
+        (10, 0, 10, 0, 0),
+        (10, 3, 4, 4, 10),
+        (5, 1, 9, 9, 5),
+    ] {
         assert_eq!(new_size(wanted, surge, total, new), expected);
     }
 }
@@ -226,9 +230,7 @@ fn recreate_ends_all_pods_before_it_starts_others() {
 #[test]
 fn a_changed_config_rolls_if_asked_to() {
     let mut cluster = start(2);
-    let config = |value: &str| {
-        json!({"metadata": {"namespace": "default", "name": "conf"}, "data": {"a": value}})
-    };
+    let config = |value: &str| json!({"metadata": {"namespace": "default", "name": "conf"}, "data": {"a": value}});
     cluster.create(CONFIG_MAPS, config("1")).unwrap();
     change(&mut cluster, |wish| {
         wish["metadata"]["annotations"][template::RESTART] = "true".into();
