@@ -2,6 +2,7 @@
 
 pub mod follow;
 pub mod kinds;
+pub mod ledger;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,7 @@ use std::{
 
 use serde_json::Value;
 
+use self::ledger::Ledger;
 use crate::{
     client::{Change, Kind, Objects},
     object::{self, at, text},
@@ -67,6 +69,7 @@ pub struct View {
     uids: BTreeMap<String, Key>,
     on_node: BTreeMap<String, BTreeSet<(String, String)>>,
     failures: BTreeMap<(&'static str, Key), String>,
+    ledger: Ledger,
 }
 
 static NOTHING: Named = Named::new();
@@ -121,6 +124,11 @@ impl View {
     pub fn on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Value>> {
         let names = self.on_node.get(node).into_iter().flatten();
         names.filter_map(|(namespace, name)| self.get(kinds::PODS, namespace, name))
+    }
+
+    /// What nodes have promised to pods.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Why the last try of a controller failed, unless it succeeded since.
@@ -190,23 +198,38 @@ impl View {
         }
         let mut marked = Value::clone(old);
         object::map(&mut marked, &["metadata"]).insert("deletionTimestamp".into(), now.into());
-        self.put(key.kind, &Arc::new(marked))
+        Some(self.replace(key, &Arc::new(marked)))
+    }
+
+    /// Marks a pod that we have bound, until the watch tells so.
+    pub fn bound(&mut self, key: &Key, node: &str) -> Option<Step> {
+        let old = self.at(key)?;
+        if !text(old, &["spec", "nodeName"]).is_empty() {
+            return None;
+        }
+        let mut marked = Value::clone(old);
+        object::map(&mut marked, &["spec"]).insert("nodeName".into(), node.into());
+        Some(self.replace(key, &Arc::new(marked)))
     }
 
     fn put(&mut self, kind: Kind, object: &Arc<Value>) -> Option<Step> {
         let key = Key::of(kind, object);
-        let old = self.at(&key).cloned();
-        if old.as_ref().is_some_and(|old| !supersedes(old, object)) {
+        if self.at(&key).is_some_and(|old| version(old) >= version(object)) {
             return None;
         }
+        Some(self.replace(&key, object))
+    }
+
+    fn replace(&mut self, key: &Key, object: &Arc<Value>) -> Step {
+        let old = self.at(key).cloned();
         if let Some(old) = &old {
-            self.index(&key, old, false);
+            self.index(key, old, false);
         }
-        self.index(&key, object, true);
-        let table = self.tables.entry(kind).or_default();
-        let names = table.namespaces.entry(key.namespace).or_default();
-        names.insert(key.name, object.clone());
-        Some(Step { kind, old, new: Some(object.clone()) })
+        self.index(key, object, true);
+        let table = self.tables.entry(key.kind).or_default();
+        let names = table.namespaces.entry(key.namespace.clone()).or_default();
+        names.insert(key.name.clone(), object.clone());
+        Step { kind: key.kind, old, new: Some(object.clone()) }
     }
 
     fn remove(&mut self, key: &Key) -> Option<Step> {
@@ -231,6 +254,9 @@ impl View {
             let place = (key.kind, key.namespace.clone());
             turn(&mut self.orphans, place, key.name.clone(), enter);
         }
+        if key.kind == kinds::PODS {
+            self.ledger.turn(object, enter);
+        }
         let node = text(object, &["spec", "nodeName"]);
         if key.kind == kinds::PODS && !node.is_empty() {
             let pod = (key.namespace.clone(), key.name.clone());
@@ -250,15 +276,6 @@ pub fn version(object: &Value) -> u64 {
         .and_then(Value::as_str)
         .and_then(|version| version.parse().ok())
         .unwrap_or(0)
-}
-
-/// Whether an object says more than what is known: a mark of ours outlives what was told before it.
-fn supersedes(old: &Value, new: &Value) -> bool {
-    match version(new).cmp(&version(old)) {
-        std::cmp::Ordering::Less => false,
-        std::cmp::Ordering::Equal => !object::is_terminating(old) && old != new,
-        std::cmp::Ordering::Greater => true,
-    }
 }
 
 fn turn<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: V, enter: bool) {

@@ -11,5 +11,6 @@ pub mod store;
 pub mod cache;
 pub mod controllers;
 pub mod runner;
+pub mod scheduler;
 
 pub mod api;

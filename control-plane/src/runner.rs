@@ -46,6 +46,11 @@ pub trait Controller: Send + Sync + 'static {
     /// What to do so that the world becomes as its objects wish. No clock, no I/O.
     fn plan(&self, key: &Key, view: &View, now: Timestamp) -> Vec<Action>;
 
+    /// How long a key rests after a plan, whatever changes meanwhile.
+    fn rest(&self, _key: &Key) -> Duration {
+        Duration::ZERO
+    }
+
     /// How many keys are worked on at once.
     fn workers(&self) -> usize {
         5
@@ -191,7 +196,9 @@ async fn work(world: Arc<World>, at: usize, mut is_synced: watch::Receiver<bool>
                 Outcome::Failed
             }
         };
-        queue.finish(key, outcome, cost);
+        // What a plan costs is a tenth of the time at most.
+        let rest = (cost * 10).min(Duration::from_secs(1)).max(controller.rest(&key));
+        queue.finish(key, outcome, rest);
     }
 }
 

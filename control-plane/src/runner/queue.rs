@@ -34,6 +34,8 @@ struct Waiting {
 struct State {
     keys: BTreeMap<Key, Waiting>,
     order: BTreeSet<(Instant, Key)>,
+    /// Keys that have nothing to do, and until when their rest has to be remembered.
+    resting: BTreeSet<(Instant, Key)>,
 }
 
 /// A queue of keys.
@@ -85,13 +87,13 @@ impl Queue {
         }
     }
 
-    /// Says what became of a key; `cost` is how long its plan took.
-    pub fn finish(&self, key: Key, outcome: Outcome, cost: Duration) {
+    /// Says what became of a key, and how long it shall rest at least.
+    pub fn finish(&self, key: Key, outcome: Outcome, rest: Duration) {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(waiting) = state.keys.get_mut(&key) else { return };
         waiting.is_running = false;
-        waiting.rest_until = Some(now + (cost * 10).min(Duration::from_secs(1)));
+        waiting.rest_until = Some(now + rest);
         let mut due = waiting.due.take();
         match outcome {
             Outcome::Done => waiting.failures = 0,
@@ -107,7 +109,8 @@ impl Queue {
         match due {
             Some(due) => state.schedule(key, due),
             None => {
-                state.keys.remove(&key);
+                state.resting.insert((now + rest, key));
+                state.forget(now);
             }
         }
         drop(state);
@@ -144,6 +147,21 @@ impl Queue {
 }
 
 impl State {
+    fn forget(&mut self, now: Instant) {
+        while self.resting.first().is_some_and(|(until, _)| *until <= now) {
+            let Some((_, key)) = self.resting.pop_first() else { return };
+            let is_idle = self.keys.get(&key).is_some_and(|waiting| {
+                !waiting.is_running
+                    && waiting.due.is_none()
+                    && waiting.failures == 0
+                    && waiting.rest_until.is_none_or(|until| until <= now)
+            });
+            if is_idle {
+                self.keys.remove(&key);
+            }
+        }
+    }
+
     fn schedule(&mut self, key: Key, due: Instant) {
         let waiting = self.keys.entry(key.clone()).or_default();
         let due = waiting.rest_until.map_or(due, |rest| due.max(rest));
