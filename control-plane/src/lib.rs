@@ -14,4 +14,9 @@ pub mod selector;
 pub mod server;
 pub mod store;
 
+pub mod cache;
+pub mod controllers;
+pub mod runner;
+pub mod scheduler;
+
 pub mod api;
