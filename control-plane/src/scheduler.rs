@@ -5,6 +5,7 @@ mod near;
 mod preempt;
 mod score;
 
+pub(crate) use self::filter::tolerates;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -83,9 +84,10 @@ impl Controller for Scheduler {
             Some(pod) if step.kind == PODS => {
                 let spec = |pod: &Value| (pod["spec"].clone(), pod["metadata"]["labels"].clone());
                 let is_over = crate::controllers::facts::is_over;
-                let is_same = step.old.as_deref().is_some_and(|old| {
-                    spec(old) == spec(pod) && is_over(old) == is_over(pod)
-                });
+                let is_same = step
+                    .old
+                    .as_deref()
+                    .is_some_and(|old| spec(old) == spec(pod) && is_over(old) == is_over(pod));
                 if is_same { Vec::new() } else { vec![key("again")] }
             }
             Some(node) => {
@@ -238,9 +240,9 @@ impl<'a> Round<'a> {
             (count * percent / 100).max(NODES_ALL)
         };
         // Where to begin differs between pods, so that all nodes get their share.
-        let first = object::uid(pod).bytes().fold(0_usize, |hash, byte| {
-            hash.wrapping_mul(31).wrapping_add(usize::from(byte))
-        });
+        let first = object::uid(pod)
+            .bytes()
+            .fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         let (mut fits, mut reasons) = (Vec::new(), BTreeMap::new());
         for step in 0..count {
             let at = (first.wrapping_add(step)) % count;

@@ -236,6 +236,11 @@ impl Cluster {
                 };
                 self.delete(&key, &deletion).is_ok()
             }
+            Action::Clear(kind, namespace) => {
+                let before = self.objects.len();
+                self.objects.retain(|key, _| key.kind != kind || key.namespace != namespace);
+                before != self.objects.len()
+            }
             Action::Report(_) | Action::Again(_) => false,
         }
     }

@@ -49,6 +49,8 @@ pub enum Action {
         /// What is written.
         body: Value,
     },
+    /// Delete all objects of a kind that a namespace has, though we do not follow them.
+    Clear(Kind, String),
     /// Tell people.
     Report(Report),
     /// Plan again after a while, even if nothing changes.
@@ -163,7 +165,11 @@ fn class(action: &Action) -> Option<(u8, Kind)> {
         Action::Create { kind, .. } => Some((0, *kind)),
         Action::Delete { key, .. } => Some((1, key.kind)),
         Action::Part { key, .. } => Some((2, key.kind)),
-        Action::Update(..) | Action::Status(..) | Action::Report(_) | Action::Again(_) => None,
+        Action::Update(..)
+        | Action::Status(..)
+        | Action::Clear(..)
+        | Action::Report(_)
+        | Action::Again(_) => None,
     }
 }
 
@@ -199,6 +205,13 @@ async fn one(
         Action::Report(report) => world.report(report),
         Action::Create { kind, object, owner } => {
             create(world, source, kind, object, owner).await?
+        }
+        Action::Clear(kind, namespace) => {
+            let all = write(world, world.client.list(kind, &namespace)).await?;
+            for object in all.items.iter().filter(|it| !object::is_terminating(it)) {
+                let (key, uid) = (Key::of(kind, object), object::uid(object).to_owned());
+                delete(world, source, key, uid, Ask::default(), None).await?;
+            }
         }
         Action::Update(kind, object) => {
             let object = write(world, world.client.update(kind, object)).await?;

@@ -86,9 +86,11 @@ fn selects(pod: &Value, node: &Value) -> bool {
     const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
     let labels = at(node, &["metadata", "labels"]);
     let plain = at(pod, &["spec", "nodeSelector"]);
-    let is_named = plain.and_then(Value::as_object).into_iter().flatten().all(|(name, value)| {
-        labels.and_then(|labels| labels.get(name)) == Some(value)
-    });
+    let is_named = plain
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .all(|(name, value)| labels.and_then(|labels| labels.get(name)) == Some(value));
     let terms = at(pod, &["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"]);
     let terms = terms.and_then(Value::as_array);
     is_named && terms.is_none_or(|terms| terms.iter().any(|term| is_met(term, node)))
@@ -100,8 +102,7 @@ pub(super) fn is_met(term: &Value, node: &Value) -> bool {
     if labels.is_empty() && fields.is_empty() {
         return false;
     }
-    let of = |expressions: &[Value]| {
-        Selector::of(&serde_json::json!({"matchExpressions": expressions}))
-    };
+    let of =
+        |expressions: &[Value]| Selector::of(&serde_json::json!({"matchExpressions": expressions}));
     of(labels).selects_labels(at(node, &["metadata", "labels"])) && of(fields).selects_fields(node)
 }

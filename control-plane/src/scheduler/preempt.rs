@@ -34,9 +34,10 @@ impl Round<'_> {
         }
         let hoped = text(pod, &["status", "nominatedNodeName"]);
         let waits = !hoped.is_empty()
-            && self.view.on_node(hoped).any(|other| {
-                object::is_terminating(other) && priority(other) < priority(pod)
-            });
+            && self
+                .view
+                .on_node(hoped)
+                .any(|other| object::is_terminating(other) && priority(other) < priority(pod));
         if waits {
             return none("not eligible due to a terminating pod on the nominated node.".to_owned());
         }

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Node, Round, filter, near::{Rules, value}};
+use super::{
+    Node, Round, filter,
+    near::{Rules, value},
+};
 use crate::{
     cache::ledger::Amounts,
     object::{list, number, text},
@@ -35,12 +38,10 @@ impl Round<'_> {
             (2, higher_is_better(nodes.iter().map(|node| company(rules, node)).collect())),
             (2, lower_is_better(nodes.iter().map(|node| crowd(rules, node)).collect())),
         ];
-        let total = |n: usize| -> i64 {
-            aspects.iter().map(|(weight, scores)| weight * scores[n]).sum()
-        };
-        let best = (0..nodes.len()).min_by_key(|n| {
-            (std::cmp::Reverse(total(*n)), nodes[*n].usage.pods, &nodes[*n].name)
-        });
+        let total =
+            |n: usize| -> i64 { aspects.iter().map(|(weight, scores)| weight * scores[n]).sum() };
+        let best = (0..nodes.len())
+            .min_by_key(|n| (std::cmp::Reverse(total(*n)), nodes[*n].usage.pods, &nodes[*n].name));
         best.map(|n| fits[n])
     }
 }
@@ -86,9 +87,10 @@ fn company(rules: &Rules, node: &Node) -> i64 {
 }
 
 fn crowd(rules: &Rules, node: &Node) -> i64 {
-    let counts = rules.even.iter().map(|(topology, counts)| {
-        counts.get(value(&node.object, topology)).copied().unwrap_or(0)
-    });
+    let counts = rules
+        .even
+        .iter()
+        .map(|(topology, counts)| counts.get(value(&node.object, topology)).copied().unwrap_or(0));
     counts.sum()
 }
 

@@ -78,7 +78,8 @@ fn a_pod_without_a_node_is_told_why() {
     node(&mut cluster, "a", "2", |_| {});
     for name in ["b", "c"] {
         node(&mut cluster, name, "8", |node| {
-            node["spec"]["taints"] = json!([{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]);
+            node["spec"]["taints"] =
+                json!([{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]);
         });
     }
     place(&mut cluster);
@@ -113,7 +114,10 @@ fn taints_selectors_ports_and_cordons_are_kept() {
     assert_eq!(node_of(&cluster, "two"), "tainted");
     pod(&mut cluster, "three", "1", |pod| pod["spec"]["nodeSelector"] = json!({"disk": "hdd"}));
     place(&mut cluster);
-    assert!(message(&cluster, "three").contains("3 node(s)") || message(&cluster, "three").contains("node affinity/selector"));
+    assert!(
+        message(&cluster, "three").contains("3 node(s)")
+            || message(&cluster, "three").contains("node affinity/selector")
+    );
     assert_eq!(node_of(&cluster, "three"), "");
 }
 
