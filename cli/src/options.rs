@@ -16,6 +16,7 @@ use dataplane_user::{
     },
     devices::NodePortAddresses,
     ebpf::attach,
+    iptables::Variant,
 };
 use serde::Deserialize;
 
@@ -79,6 +80,18 @@ pub(crate) enum Mode {
     Iptables,
     /// IPVS virtual servers.
     Ipvs,
+}
+
+/// Which implementation of iptables writes rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IptablesVariant {
+    /// The one that the node uses already.
+    Auto,
+    /// On top of `nf_tables`.
+    Nft,
+    /// With tables of its own.
+    Legacy,
 }
 
 /// One value or several, as YAML or a command line has them.
@@ -173,6 +186,15 @@ options! {
     /// traffic; see `hashplane_shadow_total` [default: off]
     #[arg(num_args = 0..=1, default_missing_value = "on")]
     shadow: Switch = "HASHPLANE_SHADOW";
+    /// Which implementation of iptables writes the rules of mode iptables; `auto` is the one that the
+    /// node uses already [default: auto]
+    iptables: IptablesVariant = "HASHPLANE_IPTABLES";
+    /// The bit of a packet's mark, 0 to 31, that says "masquerade" to the rules of the netfilter modes;
+    /// others must not use it [default: 14, as kube-proxy]
+    masquerade_bit: u32 = "HASHPLANE_MASQUERADE_BIT";
+    /// Removes what kube-proxy has left in the kernel, in any of its modes, once this serves [default: off]
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    cleanup_kube_proxy: Switch = "HASHPLANE_CLEANUP_KUBE_PROXY";
     /// What is logged, as in `info` or `info,dataplane_user=debug`; debug logs each new flow [default: info]
     log: String = "HASHPLANE_LOG";
 }
@@ -253,6 +275,17 @@ impl Options {
         set(&mut settings.sizes.flows, self.flows_max);
         set(&mut settings.sizes.peers, self.peers_max);
         settings.shadow = (self.shadow == Some(Switch::On)).then(Default::default);
+        settings.iptables = match self.iptables {
+            None | Some(IptablesVariant::Auto) => None,
+            Some(IptablesVariant::Nft) => Some(Variant::Nft),
+            Some(IptablesVariant::Legacy) => Some(Variant::Legacy),
+        };
+        if let Some(bit) = self.masquerade_bit {
+            settings.masquerade_bit = 1_u32
+                .checked_shl(bit)
+                .ok_or_else(|| anyhow!("masquerade-bit {bit} is no bit of a mark: 0 to 31"))?;
+        }
+        settings.removes_kube_proxy = self.cleanup_kube_proxy == Some(Switch::On);
         let log = self.log.unwrap_or_else(|| "info".to_owned());
         settings.debug = log.contains("debug") || log.contains("trace");
         Ok((settings, log))

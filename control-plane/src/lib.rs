@@ -1,11 +1,17 @@
 //! The Kubernetes API in one process: a store, an API server over it, controllers that plan.
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod bootstrap;
 pub mod client;
+pub mod columns;
 pub mod object;
 pub mod patch;
+pub mod registry;
+pub mod resource;
 pub mod rules;
 pub mod selector;
+pub mod server;
 pub mod store;
 
 pub mod cache;

@@ -6,6 +6,7 @@ use crate::api::status::Cause;
 
 /// The rules of one kind.
 #[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it holds functions")]
 pub struct Rules {
     /// Fills in what the client left out, as upstream does; idempotent.
     pub default: fn(&mut Value),

@@ -8,9 +8,14 @@ mod servers;
 mod tables;
 mod xtables;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
-use crate::{backend::Mode, ebpf::pin::Pins, netlink, probe::tools};
+use crate::{
+    backend::Mode,
+    ebpf::{attach, pin::Pins},
+    netlink,
+    probe::tools,
+};
 
 /// Something that is left, in words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -91,6 +96,19 @@ pub fn find_own(pins: &Pins, serving: Option<Mode>) -> Outcome {
     let mut outcome = Outcome::default();
     own::find(pins, serving, &mut outcome);
     outcome
+}
+
+/// Modes of the instance but the one that serves that have something in the kernel.
+pub fn own_modes(pins: &Pins, serving: Mode) -> BTreeSet<Mode> {
+    let outcome = find_own(pins, Some(serving));
+    for error in &outcome.failed {
+        tracing::debug!(error = attach::chain(error), "not looked at");
+    }
+    let is_left = |mode: &Mode| {
+        let of = format!("mode {mode}");
+        outcome.leftovers.iter().any(|leftover| leftover.of == of)
+    };
+    Mode::ALL.into_iter().filter(is_left).collect()
 }
 
 fn kube_proxy(act: Act) -> Outcome {

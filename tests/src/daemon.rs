@@ -165,6 +165,11 @@ impl Daemon {
         self.child = None;
     }
 
+    /// The daemon's state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
     /// What the daemon has logged so far, all of its runs.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

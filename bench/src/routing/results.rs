@@ -18,7 +18,9 @@ pub struct Results {
     pub started: String,
     /// RFC 3339, UTC; empty while the run is not finished.
     pub finished: String,
+    /// The machine.
     pub machine: Machine,
+    /// What was measured.
     pub series: Vec<Series>,
     /// What was asked for and could not be measured, with the reason.
     pub missing: Vec<Missing>,
@@ -27,10 +29,15 @@ pub struct Results {
 /// The machine on which it ran.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
+    /// Its name.
     pub host: String,
+    /// Release of the kernel.
     pub kernel: String,
+    /// Model of the processor.
     pub processor: String,
+    /// Processors that are on.
     pub cores: u32,
+    /// Memory in MiB.
     pub memory_mib: u64,
     /// How the machine is known to be virtual (`hypervisor`, `tcg`), or empty.
     pub virtual_by: String,
@@ -48,14 +55,23 @@ pub enum Route {
     Direct,
     /// Direct once more, as if it were another mode: what differs is the machine's noise.
     DirectAgain,
+    /// Our iptables backend.
     Iptables,
+    /// Our IPVS backend.
     Ipvs,
+    /// Our nftables backend.
     Nftables,
+    /// Socket hooks: the client's own socket is sent to the endpoint.
     EbpfSocket,
+    /// TC programs.
     EbpfTc,
+    /// XDP programs.
     EbpfXdp,
+    /// kube-proxy with `--proxy-mode iptables`.
     KubeProxyIptables,
+    /// kube-proxy with `--proxy-mode ipvs`.
     KubeProxyIpvs,
+    /// kube-proxy with `--proxy-mode nftables`.
     KubeProxyNftables,
 }
 
@@ -63,8 +79,11 @@ pub enum Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Position {
+    /// It was programmed first.
     First,
+    /// Half of the others were programmed before it.
     Middle,
+    /// It was programmed last.
     Last,
     /// Each sample asks for another service, drawn from all of them.
     Random,
@@ -107,9 +126,13 @@ pub enum Measure {
 /// All samples of one measure in one setting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
+    /// What was measured.
     pub measure: Measure,
+    /// How packets were routed.
     pub route: Route,
+    /// How many services there were.
     pub services: u32,
+    /// Where the service under test stood.
     pub position: Position,
     /// `ipv4` or `ipv6`; `both` where the measure concerns both.
     pub family: String,
@@ -124,6 +147,7 @@ pub struct Series {
 /// What could not be measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
+    /// How packets would have been routed.
     pub route: Route,
     /// None: at no size.
     pub services: Option<u32>,

@@ -47,11 +47,13 @@ pub fn choose(wish: Wish) -> Result<Mode, Error> {
 
 /// A backend that needs nothing but the kernel's rules; nothing for eBPF, whose programs come first.
 pub fn rules(mode: Mode, settings: &Settings) -> Option<Box<dyn Backend>> {
-    let instance = &settings.instance;
+    let (instance, bit) = (&settings.instance, settings.masquerade_bit);
     let rules: Box<dyn Backend> = match mode {
-        Mode::Iptables => Box::new(Tended::new(Iptables::new(instance, None))),
-        Mode::Ipvs => Box::new(Tended::new(Ipvs::new(instance))),
-        Mode::Nftables => Box::new(Tended::new(Nftables::new(instance))),
+        Mode::Iptables => Box::new(Tended::new(
+            Iptables::new(instance, settings.iptables).with_masquerade_bit(bit),
+        )),
+        Mode::Ipvs => Box::new(Tended::new(Ipvs::with_masquerade_bit(instance, bit))),
+        Mode::Nftables => Box::new(Tended::new(Nftables::new(instance).with_masquerade_bit(bit))),
         Mode::Ebpf => return None,
     };
     Some(match &settings.shadow {

@@ -47,6 +47,11 @@ impl Record {
         Self { path, contents }
     }
 
+    /// Whether no earlier process has left a record.
+    pub fn is_new(&self) -> bool {
+        !self.path.exists()
+    }
+
     /// The mode that was chosen while a daemon ran, unless it is told something else by now.
     pub fn chosen(&self, wish: Wish) -> Option<Mode> {
         self.contents.chosen.filter(|(then, _)| *then == wish).map(|(_, mode)| mode)

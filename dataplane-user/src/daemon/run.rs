@@ -29,7 +29,8 @@ use crate::{
         pin::{self, Pins},
     },
     http::{self, Context, ListenError, health_check},
-    source,
+    leftovers, source,
+    sync::Status,
 };
 
 /// Between two attempts to attach or remove what failed, at first and at most.
@@ -108,6 +109,9 @@ impl Node {
         tokio::spawn(pass_on(handles.needs.clone(), needs));
         examiner.get_or_init(|| Examiner::new(settings.clone(), pins, handles.snapshots.clone()));
         rows.get_or_init(|| Rows::new(handles.snapshots.clone(), handles.services.clone()));
+        if settings.removes_kube_proxy {
+            tokio::spawn(replace_kube_proxy(handles.status.clone()));
+        }
         tokio::spawn(destroy_sockets(serving.sockets(), started.departed));
         let mut node = Self { shared, watch, serving, handles, requests, _lock: lock };
         // Last: the kernel may make this wait for seconds, and the maps fill up meanwhile. Where
@@ -198,6 +202,26 @@ async fn serve(
         shared: shared.clone(),
     }));
     Ok(sync::spawn(table, backend, places.node, started.events, shared.clone()))
+}
+
+/// Once this serves, what kube-proxy has left goes.
+async fn replace_kube_proxy(mut status: watch::Receiver<Status>) {
+    if status.wait_for(|status| status.in_sync).await.is_err() {
+        return;
+    }
+    let Ok(outcome) = tokio::task::spawn_blocking(leftovers::remove_kube_proxy).await else {
+        return;
+    };
+    for leftover in &outcome.leftovers {
+        tracing::info!("removed {leftover}");
+    }
+    for error in &outcome.failed {
+        let error = attach::chain(error);
+        tracing::warn!(
+            error,
+            "kube-proxy may have left more; `hashplane cleanup --kube-proxy` tries again"
+        );
+    }
 }
 
 /// The programs are there before the loop that needs something of them.

@@ -24,6 +24,7 @@ use crate::{
         maps::{KernelMaps, MapError},
         pin::Pins,
     },
+    leftovers,
     sync::{chain, switch::Switcher},
 };
 
@@ -163,6 +164,10 @@ impl Serving {
         let mut leaving = record.present().clone();
         if pins.exist() {
             leaving.insert(Mode::Ebpf);
+        }
+        if record.is_new() {
+            // The directory may have been lost while the kernel kept what is in it.
+            leaving.extend(leftovers::own_modes(&pins, mode));
         }
         leaving.remove(&mode);
         let mut serving = Self {

@@ -14,6 +14,7 @@ use crate::{
         load::MapSizes,
         pin,
     },
+    iptables::Variant,
     shadow::Counts,
 };
 
@@ -21,6 +22,8 @@ use crate::{
 pub const POD_LINKS: &str = "veth*,lxc*,cali*,eni*,hp*";
 /// The word for "the usual names of NICs, and every device that carries a default route".
 pub const AUTO: &str = "auto";
+/// The bit of kube-proxy.
+pub const MASQUERADE_BIT: u32 = 1 << 14;
 /// Where lock and socket of the daemon are.
 pub const STATE_DIR: &str = "/run/hashplane";
 
@@ -76,6 +79,12 @@ pub struct Settings {
     /// Where decisions of other modes are counted that eBPF would have made too, or not; none means
     /// that they are not compared.
     pub shadow: Option<Counts>,
+    /// Which implementation of iptables writes rules; none is the one that the node uses already.
+    pub iptables: Option<Variant>,
+    /// The bit of a packet's mark that says "masquerade" to the rules.
+    pub masquerade_bit: u32,
+    /// Whether what kube-proxy has left in the kernel goes once this serves.
+    pub removes_kube_proxy: bool,
 }
 
 impl Settings {
@@ -100,6 +109,9 @@ impl Settings {
             sizes: MapSizes::default(),
             debug: false,
             shadow: None,
+            iptables: None,
+            masquerade_bit: MASQUERADE_BIT,
+            removes_kube_proxy: false,
         }
     }
 }

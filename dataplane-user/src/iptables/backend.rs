@@ -54,6 +54,7 @@ const fn name(family: Family) -> &'static str {
 /// Rules of `iptables` and `ip6tables`.
 #[derive(Debug)]
 pub struct Iptables {
+    instance: String,
     program: Program,
     tools: Tools,
     /// Which implementation was asked for, and which one is used.
@@ -79,9 +80,17 @@ impl Iptables {
         Self::with_tools(instance, variant, Tools::default())
     }
 
+    /// With another bit of the mark that says "masquerade".
+    #[must_use]
+    pub fn with_masquerade_bit(mut self, bit: u32) -> Self {
+        self.program = Program::new(&self.instance, bit);
+        self
+    }
+
     /// One whose commands are found elsewhere.
     pub fn with_tools(instance: &str, variant: Option<Variant>, tools: Tools) -> Self {
         Self {
+            instance: instance.to_owned(),
             program: Program::new(instance, MASQUERADE_MARK),
             tools,
             asked: variant,

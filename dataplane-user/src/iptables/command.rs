@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::restore::LIST;
 use crate::model::Family;
 
 /// How long a restore waits for the lock of iptables.
@@ -112,6 +113,23 @@ impl Tools {
 
     /// Writes chains, one transaction per table.
     pub(super) fn restore(
+        &self,
+        family: Family,
+        variant: Variant,
+        text: &str,
+    ) -> Result<(), CommandError> {
+        let is_listed = variant != Variant::Legacy && text.lines().any(|line| line == LIST);
+        if is_listed && self.restore_as_it_is(family, variant, text).is_ok() {
+            return Ok(());
+        }
+        // The legacy variant cannot list what it has not written yet, and needs not. Whatever else was
+        // wrong will be wrong again.
+        let lines = text.lines().filter(|line| *line != LIST);
+        let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+        self.restore_as_it_is(family, variant, &text)
+    }
+
+    fn restore_as_it_is(
         &self,
         family: Family,
         variant: Variant,

@@ -9,6 +9,7 @@ use std::{
 use super::{
     fixed::{Fixed, Hook},
     half::Half,
+    names::Chain,
     observe::Seen,
     port::Place,
     rule::{Rule, Table},
@@ -82,14 +83,17 @@ pub(super) fn restore(
 ) -> Restore {
     let mut restore = Restore::default();
     for table in Table::ALL {
-        let mut section = Section::default();
+        let others = kernel.chains.keys().filter(|(of, _)| *of == table).count();
+        let mut section = Section { others, ..Section::default() };
+        let hooks = fixed.hooks().into_iter().filter(|of| of.table == table);
+        let entrances: BTreeSet<Chain> = hooks.filter_map(|of| of.rule.leads_to()).collect();
         for place in places.iter().filter(|(of, _)| *of == table) {
             let rules = half.chains.get(place).map(|rules| lines(rules));
             let wanted = rules.as_ref().map(|rules| digest(rules.iter()));
             if wanted == kernel.chains.get(place).copied() {
                 continue;
             }
-            section.chain(place, rules.as_deref());
+            section.chain(place, rules.as_deref(), entrances.contains(&place.1));
             restore.written += rules.as_ref().map_or(0, Vec::len);
             restore.deleted += usize::from(rules.is_none());
             restore.chains.push((place.clone(), wanted));
@@ -114,7 +118,7 @@ pub(super) fn removal(kernel: &Kernel) -> Restore {
     for table in Table::ALL {
         let mut section = Section::default();
         for place in kernel.chains.keys().filter(|(of, _)| *of == table) {
-            section.chain(place, None);
+            section.chain(place, None, false);
             restore.deleted += 1;
             restore.chains.push((place.clone(), None));
         }
@@ -133,18 +137,31 @@ pub(super) fn whole(half: &Half, fixed: &Fixed) -> String {
     restore(half, fixed, &Kernel::default(), &places).text
 }
 
+/// From so many chains on a restore lists the table first.
+const LISTED_FROM: usize = 1_000;
+/// See [`Section::end`].
+pub(super) const LIST: &str = "-S";
+
 /// The lines of one table.
 #[derive(Default)]
 struct Section {
+    /// Chains that rules in the kernel's chains lead to.
+    entrances: String,
+    hooks: String,
     chains: String,
     rules: String,
     deletes: String,
+    /// How many chains it is about, and how many more of ours there are.
+    count: usize,
+    others: usize,
 }
 
 impl Section {
     /// A chain is emptied, or made, by its name alone.
-    fn chain(&mut self, (_, chain): &Place, rules: Option<&[String]>) {
-        write(&mut self.chains, format_args!(":{chain} - [0:0]"));
+    fn chain(&mut self, (_, chain): &Place, rules: Option<&[String]>, is_entrance: bool) {
+        self.count += 1;
+        let lines = if is_entrance { &mut self.entrances } else { &mut self.chains };
+        write(lines, format_args!(":{chain} - [0:0]"));
         for rule in rules.into_iter().flatten() {
             write(&mut self.rules, format_args!("-A {chain} {rule}"));
         }
@@ -155,17 +172,34 @@ impl Section {
 
     fn hook(&mut self, name: &str, seen: Option<&Vec<String>>, wanted: &[String]) {
         for rule in seen.into_iter().flatten() {
-            write(&mut self.rules, format_args!("-D {name} {rule}"));
+            write(&mut self.hooks, format_args!("-D {name} {rule}"));
         }
         for rule in wanted {
-            write(&mut self.rules, format_args!("-I {name} {rule}"));
+            write(&mut self.hooks, format_args!("-I {name} {rule}"));
         }
     }
 
+    /// The table as a whole; it is one transaction, whatever comes first.
+    ///
+    /// The nft variant notes every chain that a line names in a list, which it searches from its front:
+    /// with 60,000 chains it needs minutes. A command that names no chain makes it read all of them and
+    /// stop noting, so that the time grows with the number of lines alone; listing is the only such
+    /// command that changes nothing. What comes before it are the rules in chains of the kernel, which
+    /// it would keep from being made, and what they lead to. Where many chains are there already,
+    /// reading them costs more than it saves.
     fn end(&self, table: Table, text: &mut String) {
-        let Self { chains, rules, deletes } = self;
-        if !(chains.is_empty() && rules.is_empty()) {
-            write(text, format_args!("*{}\n{chains}{rules}{deletes}COMMIT", table.name()));
+        let Self { entrances, hooks, chains, rules, deletes, count, others } = self;
+        let list = if *count >= LISTED_FROM && count > others {
+            format!("{LIST}\n")
+        } else {
+            String::new()
+        };
+        if *count > 0 || !hooks.is_empty() {
+            let name = table.name();
+            write(
+                text,
+                format_args!("*{name}\n{entrances}{hooks}{list}{chains}{rules}{deletes}COMMIT"),
+            );
         }
     }
 }

@@ -126,6 +126,21 @@ pub enum Reject {
 }
 
 impl Rule {
+    /// The chain that packets go on in.
+    pub(super) fn leads_to(&self) -> Option<Chain> {
+        match &self.target {
+            Target::Jump(chain) | Target::Goto(chain) => Some(chain.clone()),
+            Target::Return
+            | Target::Accept
+            | Target::Drop
+            | Target::Reject(_)
+            | Target::Dnat(_)
+            | Target::Masquerade
+            | Target::SetMark(_)
+            | Target::ClearMark(_) => None,
+        }
+    }
+
     /// A rule for every packet.
     pub(super) const fn new(target: Target) -> Self {
         Self {

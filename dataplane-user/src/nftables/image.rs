@@ -1,6 +1,6 @@
 //! What one of our tables holds in the kernel, and how it differs from a program.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use ahash::AHashMap;
 
@@ -32,6 +32,10 @@ pub(super) enum Difference {
     Shape(usize),
 }
 
+/// So often elements are read while their set is rehashed.
+const READS_MAX: usize = 50;
+/// About what that takes.
+const REHASH: Duration = Duration::from_millis(20);
 /// What a verdict that should not be there counts as.
 const OTHER_VERDICT: u8 = 0xff;
 
@@ -171,26 +175,40 @@ fn is_as(seen: &SeenChain, chain: &Chain) -> bool {
         && seen.rules.iter().zip(&chain.rules).all(same)
 }
 
+/// Reads the elements of a set, each once.
+///
+/// A set that has just grown is rehashed in the background, and the kernel tells its elements by their
+/// place: whoever reads meanwhile gets some twice and others not at all. So an element that comes twice
+/// means that the reading does not count.
 fn read_elements(
     kernel: &mut Netfilter,
     table: &Table,
     id: SetId,
 ) -> Result<AHashMap<Vec<u8>, Value>, NftablesError> {
-    type Elements = AHashMap<Vec<u8>, Value>;
-    kernel.elements(table, id.name(), |all: &mut Elements, key, until, held| {
-        let value = match held {
-            SeenHeld::Nothing => Vec::new(),
-            SeenHeld::Data(data) => data,
-            SeenHeld::Verdict(verdict) => {
-                if verdict == wanted_verdict(id, key) {
-                    Vec::new()
-                } else {
-                    vec![OTHER_VERDICT]
-                }
-            }
-        };
-        all.insert([key, until.unwrap_or(&[])].concat(), value);
-    })
+    type Told = (usize, AHashMap<Vec<u8>, Value>);
+    for _ in 0..READS_MAX {
+        let (told, all) =
+            kernel.elements(table, id.name(), |all: &mut Told, key, until, held| {
+                let value = match held {
+                    SeenHeld::Nothing => Vec::new(),
+                    SeenHeld::Data(data) => data,
+                    SeenHeld::Verdict(verdict) => {
+                        if verdict == wanted_verdict(id, key) {
+                            Vec::new()
+                        } else {
+                            vec![OTHER_VERDICT]
+                        }
+                    }
+                };
+                all.0 += 1;
+                all.1.insert([key, until.unwrap_or(&[])].concat(), value);
+            })?;
+        if told == all.len() {
+            return Ok(all);
+        }
+        thread::sleep(REHASH);
+    }
+    Err(NftablesError::Busy { what: "elements" })
 }
 
 /// The verdict that follows from a key.

@@ -214,3 +214,75 @@ async fn maps_that_cannot_be_read_at_the_start_are_read_later() {
         meaning(&sync.table, &to(1), false)
     );
 }
+
+/// Asks for a switch as the daemon does, and lets the loop answer.
+async fn switch_to(
+    sync: &mut Sync<FakeTable, Ebpf<FakeMaps>>,
+    maps: FakeMaps,
+) -> switch::Outcome<Ebpf<FakeMaps>> {
+    let switcher = sync.switcher();
+    let asked = tokio::spawn(async move { switcher.switch(Ebpf::new(maps)).await });
+    let request = sync.switches.recv().await.unwrap();
+    sync.switch(request);
+    asked.await.unwrap().unwrap()
+}
+
+fn put_service(sync: &mut Sync<FakeTable, Ebpf<FakeMaps>>, number: u32) {
+    let (key, state) = service(number, 3);
+    sync.table.apply(Event::Port(key, Some(state)));
+}
+
+fn assert_serves(sync: &mut Sync<FakeTable, Ebpf<FakeMaps>>, number: u32) {
+    let expected = meaning(&sync.table, &to(number), false);
+    assert_eq!(simulate_maps(sync.backend.maps_mut(), &to(number), false), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_gives_the_whole_table_to_the_next_and_the_last_back_as_it_is() {
+    let mut sync = sync_of(FakeTable::default(), sound(SMALL));
+    sync.table.synced = true;
+    put_service(&mut sync, 1);
+    sync.round();
+    let before = sync.backend.maps_mut().contents.clone();
+    let last = switch_to(&mut sync, sound(SMALL)).await;
+    let mut last = last.unwrap_or_else(|(_, error)| panic!("{error}"));
+    assert_eq!(last.maps_mut().contents, before, "the last one serves until it is removed");
+    assert_serves(&mut sync, 1);
+    put_service(&mut sync, 2);
+    sync.round();
+    assert_serves(&mut sync, 2);
+    assert_eq!(last.maps_mut().contents, before, "what is new is for the next one alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_that_fails_leaves_the_last_one_serving() {
+    let mut sync = sync_of(FakeTable::default(), sound(SMALL));
+    sync.table.synced = true;
+    put_service(&mut sync, 1);
+    sync.round();
+    // Every call fails; then every call after some entries.
+    for maps in [
+        FakeMaps { fail_one_in: 1, ..FakeMaps::new(SMALL) },
+        FakeMaps { entries_left: Some(2), ..sound(SMALL) },
+    ] {
+        let outcome = switch_to(&mut sync, maps).await;
+        assert!(outcome.is_err(), "it was programmed all the same");
+        put_service(&mut sync, 2);
+        sync.round();
+        assert_serves(&mut sync, 1);
+        assert_serves(&mut sync, 2);
+        assert_eq!(sync.status.last_error, None, "the one that serves has no trouble");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_before_the_table_is_complete_is_refused() {
+    let mut sync = sync_of(FakeTable::default(), sound(SMALL));
+    put_service(&mut sync, 1);
+    sync.round();
+    let Err((mut next, error)) = switch_to(&mut sync, sound(SMALL)).await else {
+        panic!("half a table was programmed");
+    };
+    assert!(error.to_string().contains("not complete"), "{error}");
+    assert!(next.maps_mut().contents.is_empty());
+}

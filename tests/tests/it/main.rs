@@ -13,6 +13,7 @@ mod doctor;
 mod ebpf;
 mod faults;
 mod lab;
+mod rules;
 mod sctp;
 mod support;
 mod switch;

@@ -22,7 +22,7 @@ use crate::{
         Iptables, Variant,
         command::Tools,
         observe::{Seen, read},
-        restore::lines,
+        restore::{LIST, lines},
     },
     model::{
         Family, PortKey, PortState,
@@ -389,5 +389,19 @@ fn a_restore_that_fails_halfway_is_finished_by_the_next() {
         fs::remove_file(dir.path().join(&name)).unwrap();
         backend.apply(0).unwrap();
         assert_kernel_holds(&backend, "after the second apply");
+    });
+}
+
+#[test]
+fn many_chains_are_written_at_once() {
+    in_namespace("many_chains_are_written_at_once", |variant| {
+        let mut backend = Iptables::new("default", Some(variant));
+        backend.observe().unwrap();
+        backend.set_node(&here());
+        backend.compile(&Table((0..20).map(|of| (port(of), service(of, 80))).collect()));
+        let text = backend.render();
+        assert!(text.lines().any(|line| line == LIST), "the table is not listed first");
+        backend.apply(0).unwrap();
+        assert_kernel_holds(&backend, "after a restore that lists");
     });
 }
