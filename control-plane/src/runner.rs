@@ -87,7 +87,9 @@ impl World {
             for (controller, queue) in &self.controllers {
                 if controller.watches().contains(&step.kind) {
                     let keys: BTreeSet<Key> = controller.touched(step, &view).into_iter().collect();
-                    keys.into_iter().for_each(|key| queue.add(key));
+                    for key in keys {
+                        queue.add(key);
+                    }
                 }
             }
         }

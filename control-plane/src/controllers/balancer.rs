@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::controllers::fake::Cluster;
 
-    fn service(name: &str, spec: Value) -> Value {
+    fn service(name: &str, spec: &Value) -> Value {
         json!({"metadata": {"namespace": "default", "name": name}, "spec": spec})
     }
 
@@ -245,16 +245,16 @@ mod tests {
         let spec = json!({"type": "LoadBalancer", "ipFamilies": ["IPv4"]});
         let mut wish = spec.clone();
         wish["loadBalancerIP"] = "192.0.2.1".into();
-        cluster.create(SERVICES, service("a", wish)).unwrap();
-        cluster.create(SERVICES, service("b", spec.clone())).unwrap();
+        cluster.create(SERVICES, service("a", &wish)).unwrap();
+        cluster.create(SERVICES, service("b", &spec)).unwrap();
         let mut other = spec.clone();
         other["loadBalancerClass"] = "example.com/other".into();
-        cluster.create(SERVICES, service("other", other)).unwrap();
+        cluster.create(SERVICES, service("other", &other)).unwrap();
         cluster.converge(&[&plans], false);
         assert_eq!(address(&cluster, "a"), "192.0.2.1");
         assert_eq!(address(&cluster, "b"), "192.0.2.0");
         assert_eq!(address(&cluster, "other"), "");
-        cluster.create(SERVICES, service("c", spec)).unwrap();
+        cluster.create(SERVICES, service("c", &spec)).unwrap();
         cluster.converge(&[&plans], false);
         assert_eq!(address(&cluster, "c"), "");
         let mut a = cluster.get(SERVICES, "default", "a").unwrap();

@@ -151,9 +151,8 @@ pub async fn act(
             batch.truncate(BURST_MAX);
             again = Some(Duration::ZERO);
         }
-        match slowly(world, source, batch).await? {
-            Some(after) => again = Some(again.map_or(after, |again| again.min(after))),
-            None => {}
+        if let Some(after) = slowly(world, source, batch).await? {
+            again = Some(again.map_or(after, |again| again.min(after)));
         }
     }
     Ok(again)
@@ -204,7 +203,7 @@ async fn one(
         Action::Again(after) => return Ok(Some(after)),
         Action::Report(report) => world.report(report),
         Action::Create { kind, object, owner } => {
-            create(world, source, kind, object, owner).await?
+            create(world, source, kind, object, owner).await?;
         }
         Action::Clear(kind, namespace) => {
             let all = write(world, world.client.list(kind, &namespace)).await?;
@@ -229,7 +228,7 @@ async fn one(
             let object = write(world, call).await?;
             if part == "binding" {
                 world.learn(|view| view.bound(&key, &node).into_iter().collect());
-            } else if object::uid(&object) != "" && version(&object) > 0 {
+            } else if !object::uid(&object).is_empty() && version(&object) > 0 {
                 world.learn(|view| wrote(view, key.kind, &object));
             }
         }
@@ -316,10 +315,13 @@ async fn write<T>(
     }
     match tokio::time::timeout(WRITE_TIME_MAX, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(failure)) => match failure.reason() {
-            Reason::Conflict | Reason::NotFound | Reason::AlreadyExists => Err(Failed::Stale),
-            reason => Err(Failed::Refused { reason, words: words(&failure) }),
-        },
+        Ok(Err(failure)) => {
+            let reason = failure.reason();
+            if matches!(reason, Reason::Conflict | Reason::NotFound | Reason::AlreadyExists) {
+                return Err(Failed::Stale);
+            }
+            Err(Failed::Refused { reason, words: words(&failure) })
+        }
         Err(_elapsed) => {
             let words = "the write took too long".to_owned();
             Err(Failed::Refused { reason: Reason::Timeout, words })

@@ -13,7 +13,7 @@ use crate::{
 /// How long an Event is kept after it last happened.
 const KEPT_S: i64 = 3600;
 /// Events may be kept longer by this: they are too many to follow each.
-const ROUND: Duration = Duration::from_secs(600);
+const ROUND: Duration = Duration::from_mins(10);
 
 /// Deletes what has expired, for ever.
 pub async fn run(world: Arc<World>) {
