@@ -1,5 +1,9 @@
 //! The Kubernetes API in one process: a store, an API server over it, controllers that plan.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what JSON holds is one of few, and the rest is refused; new errors of the store fail like the others"
+)]
 
 pub mod auth;
 pub mod bootstrap;

@@ -1,6 +1,7 @@
 //! Runs controllers: tells them what changed, asks for their plans, and makes every write.
 
 pub mod act;
+pub mod expire;
 pub mod lead;
 pub mod queue;
 pub mod report;
@@ -86,7 +87,9 @@ impl World {
             for (controller, queue) in &self.controllers {
                 if controller.watches().contains(&step.kind) {
                     let keys: BTreeSet<Key> = controller.touched(step, &view).into_iter().collect();
-                    keys.into_iter().for_each(|key| queue.add(key));
+                    for key in keys {
+                        queue.add(key);
+                    }
                 }
             }
         }
@@ -135,6 +138,7 @@ pub fn start(
         .collect();
     tasks.push(tokio::spawn(hear(world.clone(), told, kinds, synced)));
     tasks.push(tokio::spawn(report::write(world.clone(), reported)));
+    tasks.push(tokio::spawn(expire::run(world.clone())));
     tasks.push(tokio::spawn(leader.run(client)));
     for (at, (controller, _)) in world.controllers.iter().enumerate() {
         for _ in 0..controller.workers() {

@@ -5,6 +5,7 @@ mod near;
 mod preempt;
 mod score;
 
+pub(crate) use self::filter::tolerates;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

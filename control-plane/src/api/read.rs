@@ -174,8 +174,8 @@ impl Found {
 
 fn token_parts(token: &str) -> Result<(Option<Revision>, Key), Failure> {
     let refuse = || Failure::new(Reason::BadRequest, "continue key is not valid");
-    let text = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| refuse())?;
-    let token: Value = serde_json::from_slice(&text).map_err(|_| refuse())?;
+    let text = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_no_token| refuse())?;
+    let token: Value = serde_json::from_slice(&text).map_err(|_no_token| refuse())?;
     let at = token.get("rv").and_then(Value::as_u64).ok_or_else(refuse)?;
     let start = token.get("start").and_then(Value::as_str).ok_or_else(refuse)?;
     Ok((Some(Revision(at)), Key::from(start)))

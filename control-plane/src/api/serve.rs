@@ -68,7 +68,7 @@ impl Server {
                 &Act { verb: verb_of_path(&parts.method), path: path.clone(), ..Act::default() },
             )?;
             let accept = parts.headers.get(header::ACCEPT).and_then(|it| it.to_str().ok());
-            return self.other(&path, accept.unwrap_or_default());
+            return Self::other(&path, accept.unwrap_or_default());
         };
         let known = resource::by_path(&target.group, &target.version, &target.resource);
         let resource = known.ok_or_else(missing)?;
@@ -149,7 +149,7 @@ impl Server {
     }
 
     /// Paths that are no resources.
-    fn other(&self, path: &str, accept: &str) -> Result<Response, Failure> {
+    fn other(path: &str, accept: &str) -> Result<Response, Failure> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let value = match parts.as_slice() {
             ["api"] => return Ok(discovery::root(true, accept)),

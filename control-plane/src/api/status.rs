@@ -152,7 +152,10 @@ pub struct About {
 
 /// A request that failed.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct Failure(Box<Told>);
+
+#[derive(Clone, Debug)]
+struct Told {
     reason: Reason,
     message: String,
     about: About,
@@ -162,20 +165,21 @@ pub struct Failure {
 impl Failure {
     /// A failure about nothing in particular.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), about: About::default(), causes: Vec::new() }
+        let message = message.into();
+        Self(Box::new(Told { reason, message, about: About::default(), causes: Vec::new() }))
     }
 
     /// About this object.
     #[must_use]
     pub fn about(mut self, about: About) -> Self {
-        self.about = about;
+        self.0.about = about;
         self
     }
 
     /// For these causes.
     #[must_use]
     pub fn because(mut self, causes: Vec<Cause>) -> Self {
-        self.causes = causes;
+        self.0.causes = causes;
         self
     }
 
@@ -194,25 +198,25 @@ impl Failure {
 
     /// Why.
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.0.reason
     }
 
     /// As `v1.Status`.
     pub fn status(&self) -> Value {
-        let About { group, kind, name } = &self.about;
+        let Told { reason, message, about: About { group, kind, name }, causes } = &*self.0;
         let mut details = serde_json::Map::new();
         for (field, text) in [("name", name), ("group", group), ("kind", kind)] {
             if !text.is_empty() {
                 details.insert(field.into(), json!(text));
             }
         }
-        if !self.causes.is_empty() {
-            details.insert("causes".into(), json!(self.causes));
+        if !causes.is_empty() {
+            details.insert("causes".into(), json!(causes));
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason.name(),
-            "code": self.reason.code().as_u16(),
+            "message": message, "reason": reason.name(),
+            "code": reason.code().as_u16(),
         });
         if !details.is_empty() {
             status["details"] = Value::Object(details);
@@ -223,7 +227,7 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.reason.code(), Json(self.status())).into_response()
+        (self.0.reason.code(), Json(self.status())).into_response()
     }
 }
 

@@ -38,7 +38,7 @@ pub fn version(text: &str) -> Result<Revision, Failure> {
         return Ok(Revision(0));
     }
     let words = || format!("Invalid value: {text:?}: resourceVersion is no number");
-    text.parse().map(Revision).map_err(|_| Failure::new(Reason::BadRequest, words()))
+    text.parse().map(Revision).map_err(|_no_number| Failure::new(Reason::BadRequest, words()))
 }
 
 /// Who watches, and how far they are.

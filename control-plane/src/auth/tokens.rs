@@ -105,9 +105,10 @@ impl Signer {
     pub fn issue(&self, bearer: &Bearer, life_s: Option<i64>) -> Result<(String, Timestamp), Bad> {
         let now = Timestamp::now().as_second();
         let exp = now + life_s.unwrap_or(LIFE_S).max(LIFE_MIN_S);
-        let aud = match bearer.audiences.is_empty() {
-            true => vec![ISSUER.to_owned()],
-            false => bearer.audiences.clone(),
+        let aud = if bearer.audiences.is_empty() {
+            vec![ISSUER.to_owned()]
+        } else {
+            bearer.audiences.clone()
         };
         let claims = Claims {
             iss: ISSUER.into(),

@@ -53,7 +53,7 @@ pub fn find(api_version: &str, name: &str) -> Option<Kind> {
     ALL.iter().find(|(_, known, _, kind)| *known == group && *kind == name).map(|(kind, ..)| *kind)
 }
 
-/// Kinds whose objects live in namespaces, in the order in which a namespace's end takes them.
+/// Kinds whose objects live in namespaces, but for Events, of which there are too many to know them.
 pub const NAMESPACED: &[Kind] = &[
     PODS,
     DEPLOYMENTS,
@@ -71,5 +71,4 @@ pub const NAMESPACED: &[Kind] = &[
     SERVICE_ACCOUNTS,
     ROLES,
     ROLE_BINDINGS,
-    EVENTS,
 ];

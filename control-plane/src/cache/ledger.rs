@@ -179,10 +179,7 @@ fn raise(most: &mut Amounts, other: &Amounts) {
 
 /// A quantity in the unit of its resource, rounded up; 0 if it is none.
 pub fn amount(resource: &str, quantity: &Value) -> i64 {
-    let text = match quantity {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+    let text = quantity.as_str().map_or_else(|| quantity.to_string(), str::to_owned);
     let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (mut number, mut suffix) = text.split_at(end);
     // `1e3` is a number, `1E` is not.

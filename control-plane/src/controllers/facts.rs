@@ -144,23 +144,15 @@ pub fn set_condition(conditions: &mut Vec<Value>, mut wish: Value, now: Timestam
     let name = text(&wish, &["type"]).to_owned();
     let old = conditions.iter_mut().find(|each| text(each, &["type"]) == name);
     let same = |a: &Value, b: &Value, field: &str| text(a, &[field]) == text(b, &[field]);
-    match old {
-        Some(old) => {
-            if same(old, &wish, "status") {
-                if same(old, &wish, "reason") && same(old, &wish, "message") {
-                    return;
-                }
-                wish["lastTransitionTime"] = old["lastTransitionTime"].clone();
-            } else {
-                wish["lastTransitionTime"] = time(now);
-            }
-            *old = wish;
+    wish["lastTransitionTime"] = time(now);
+    let Some(old) = old else { return conditions.push(wish) };
+    if same(old, &wish, "status") {
+        if same(old, &wish, "reason") && same(old, &wish, "message") {
+            return;
         }
-        None => {
-            wish["lastTransitionTime"] = time(now);
-            conditions.push(wish);
-        }
+        wish["lastTransitionTime"] = old["lastTransitionTime"].clone();
     }
+    *old = wish;
 }
 
 /// `spec.replicas`; 1 if nobody says.

@@ -56,7 +56,7 @@ impl Cluster {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        one_in > 0 && self.random % one_in == 0
+        one_in > 0 && self.random.is_multiple_of(one_in)
     }
 
     pub(crate) fn pass(&mut self, seconds: i64) {
@@ -235,6 +235,11 @@ impl Cluster {
                     propagation: deletion.propagation,
                 };
                 self.delete(&key, &deletion).is_ok()
+            }
+            Action::Clear(kind, namespace) => {
+                let before = self.objects.len();
+                self.objects.retain(|key, _| key.kind != kind || key.namespace != namespace);
+                before != self.objects.len()
             }
             Action::Report(_) | Action::Again(_) => false,
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cache::{
         Key, Step, View,
-        kinds::{CONFIG_MAPS, NAMESPACED, NAMESPACES, PODS, SERVICE_ACCOUNTS},
+        kinds::{CONFIG_MAPS, EVENTS, NAMESPACED, NAMESPACES, PODS, SERVICE_ACCOUNTS},
     },
     client::Kind,
     controllers::facts::set_condition,
@@ -131,7 +131,10 @@ fn end(key: &Key, namespace: &Arc<Value>, view: &View, now: Timestamp) -> Vec<Ac
         let others: Vec<Value> =
             finalizers.iter().filter(|it| it.as_str() != Some(FINALIZER)).cloned().collect();
         changed["spec"]["finalizers"] = others.into();
-        return vec![Action::Part { key: key.clone(), part: "finalize", body: changed }];
+        return vec![
+            Action::Clear(EVENTS, key.name.clone()),
+            Action::Part { key: key.clone(), part: "finalize", body: changed },
+        ];
     }
     let mut actions: Vec<Action> = left
         .iter()

@@ -343,10 +343,7 @@ impl Registry {
     /// Gives claimed keys back.
     pub(super) async fn release(&self, claims: Claims) {
         for key in claims {
-            let entry = match self.store.get(&key).await {
-                Ok(Some(entry)) => entry,
-                Ok(None) | Err(_) => continue,
-            };
+            let Ok(Some(entry)) = self.store.get(&key).await else { continue };
             let write = Write { key, expect: Expect::At(entry.modified), value: None };
             if let Err(error) = self.store.write(write).await {
                 tracing::warn!(%error, "an address or a port of a Service stays claimed");

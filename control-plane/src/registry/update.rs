@@ -50,7 +50,7 @@ impl Registry {
                 );
                 return Err(scope.conflict(name, &words));
             }
-            self.prepare(scope, &old, &mut new, part)?;
+            prepare(scope, &old, &mut new, part)?;
             let claims = self.claim(scope, &mut new, Some(&old)).await?;
             if new == old {
                 return Ok(old);
@@ -96,64 +96,59 @@ impl Registry {
         }
         Ok(object)
     }
+}
 
-    fn prepare(
-        &self,
-        scope: &Scope<'_>,
-        old: &Value,
-        new: &mut Value,
-        part: Part,
-    ) -> Result<(), Failure> {
-        let resource = scope.resource;
-        let given = object::namespace(new);
-        if !given.is_empty() && given != object::namespace(old) {
-            let words = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Failure::new(crate::api::status::Reason::BadRequest, words));
-        }
-        let given = object::name(new);
-        if !given.is_empty() && given != object::name(old) {
-            let words = format!(
-                "the name of the object ({given}) does not match the name on the URL ({})",
-                object::name(old)
-            );
-            return Err(Failure::new(crate::api::status::Reason::BadRequest, words));
-        }
-        match part {
-            Part::Object if resource.has_status() => {
-                let status = old.get("status").cloned().unwrap_or(Value::Null);
-                put(new, "status", status);
-            }
-            Part::Status => {
-                let status = new.get("status").cloned().unwrap_or(Value::Null);
-                let managed = object::at(new, &["metadata", "managedFields"]).cloned();
-                *new = old.clone();
-                put(new, "status", status);
-                if let Some(managed) = managed {
-                    map(new, &["metadata"]).insert("managedFields".into(), managed);
-                }
-            }
-            Part::Object | Part::Whole => {}
-        }
-        keep(old, new);
-        if part != Part::Status {
-            (resource.rules.default)(new);
-        }
-        let mut causes = match part {
-            Part::Status => (resource.rules.validate_status)(new, old),
-            Part::Object => (resource.rules.validate)(new, Some(old)),
-            Part::Whole => Vec::new(),
-        };
-        causes.extend(new_finalizers(old, new));
-        if !causes.is_empty() {
-            return Err(scope.invalid(new, causes));
-        }
-        let is_same = object::same_but_for(old, new, &["metadata", "status"]);
-        if resource.has_generation && !is_same {
-            let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0) + 1;
-            map(new, &["metadata"]).insert("generation".into(), json!(generation));
-        }
-        Ok(())
+fn prepare(scope: &Scope<'_>, old: &Value, new: &mut Value, part: Part) -> Result<(), Failure> {
+    let resource = scope.resource;
+    let given = object::namespace(new);
+    if !given.is_empty() && given != object::namespace(old) {
+        let words =
+            "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Failure::new(crate::api::status::Reason::BadRequest, words));
     }
+    let given = object::name(new);
+    if !given.is_empty() && given != object::name(old) {
+        let words = format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            object::name(old)
+        );
+        return Err(Failure::new(crate::api::status::Reason::BadRequest, words));
+    }
+    match part {
+        Part::Object if resource.has_status() => {
+            let status = old.get("status").cloned().unwrap_or(Value::Null);
+            put(new, "status", status);
+        }
+        Part::Status => {
+            let status = new.get("status").cloned().unwrap_or(Value::Null);
+            let managed = object::at(new, &["metadata", "managedFields"]).cloned();
+            *new = old.clone();
+            put(new, "status", status);
+            if let Some(managed) = managed {
+                map(new, &["metadata"]).insert("managedFields".into(), managed);
+            }
+        }
+        Part::Object | Part::Whole => {}
+    }
+    keep(old, new);
+    if part != Part::Status {
+        (resource.rules.default)(new);
+    }
+    let mut causes = match part {
+        Part::Status => (resource.rules.validate_status)(new, old),
+        Part::Object => (resource.rules.validate)(new, Some(old)),
+        Part::Whole => Vec::new(),
+    };
+    causes.extend(new_finalizers(old, new));
+    if !causes.is_empty() {
+        return Err(scope.invalid(new, causes));
+    }
+    let is_same = object::same_but_for(old, new, &["metadata", "status"]);
+    if resource.has_generation && !is_same {
+        let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0) + 1;
+        map(new, &["metadata"]).insert("generation".into(), json!(generation));
+    }
+    Ok(())
 }
 
 fn put(object: &mut Value, field: &str, value: Value) {

@@ -49,6 +49,8 @@ pub enum Action {
         /// What is written.
         body: Value,
     },
+    /// Delete all objects of a kind that a namespace has, though we do not follow them.
+    Clear(Kind, String),
     /// Tell people.
     Report(Report),
     /// Plan again after a while, even if nothing changes.
@@ -149,9 +151,8 @@ pub async fn act(
             batch.truncate(BURST_MAX);
             again = Some(Duration::ZERO);
         }
-        match slowly(world, source, batch).await? {
-            Some(after) => again = Some(again.map_or(after, |again| again.min(after))),
-            None => {}
+        if let Some(after) = slowly(world, source, batch).await? {
+            again = Some(again.map_or(after, |again| again.min(after)));
         }
     }
     Ok(again)
@@ -163,7 +164,11 @@ fn class(action: &Action) -> Option<(u8, Kind)> {
         Action::Create { kind, .. } => Some((0, *kind)),
         Action::Delete { key, .. } => Some((1, key.kind)),
         Action::Part { key, .. } => Some((2, key.kind)),
-        Action::Update(..) | Action::Status(..) | Action::Report(_) | Action::Again(_) => None,
+        Action::Update(..)
+        | Action::Status(..)
+        | Action::Clear(..)
+        | Action::Report(_)
+        | Action::Again(_) => None,
     }
 }
 
@@ -198,7 +203,14 @@ async fn one(
         Action::Again(after) => return Ok(Some(after)),
         Action::Report(report) => world.report(report),
         Action::Create { kind, object, owner } => {
-            create(world, source, kind, object, owner).await?
+            create(world, source, kind, object, owner).await?;
+        }
+        Action::Clear(kind, namespace) => {
+            let all = write(world, world.client.list(kind, &namespace)).await?;
+            for object in all.items.iter().filter(|it| !object::is_terminating(it)) {
+                let (key, uid) = (Key::of(kind, object), object::uid(object).to_owned());
+                delete(world, source, key, uid, Ask::default(), None).await?;
+            }
         }
         Action::Update(kind, object) => {
             let object = write(world, world.client.update(kind, object)).await?;
@@ -216,7 +228,7 @@ async fn one(
             let object = write(world, call).await?;
             if part == "binding" {
                 world.learn(|view| view.bound(&key, &node).into_iter().collect());
-            } else if object::uid(&object) != "" && version(&object) > 0 {
+            } else if !object::uid(&object).is_empty() && version(&object) > 0 {
                 world.learn(|view| wrote(view, key.kind, &object));
             }
         }
@@ -303,10 +315,13 @@ async fn write<T>(
     }
     match tokio::time::timeout(WRITE_TIME_MAX, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(failure)) => match failure.reason() {
-            Reason::Conflict | Reason::NotFound | Reason::AlreadyExists => Err(Failed::Stale),
-            reason => Err(Failed::Refused { reason, words: words(&failure) }),
-        },
+        Ok(Err(failure)) => {
+            let reason = failure.reason();
+            if matches!(reason, Reason::Conflict | Reason::NotFound | Reason::AlreadyExists) {
+                return Err(Failed::Stale);
+            }
+            Err(Failed::Refused { reason, words: words(&failure) })
+        }
         Err(_elapsed) => {
             let words = "the write took too long".to_owned();
             Err(Failed::Refused { reason: Reason::Timeout, words })

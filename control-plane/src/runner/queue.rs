@@ -106,12 +106,11 @@ impl Queue {
                 due = Some(now + delay(waiting.failures));
             }
         }
-        match due {
-            Some(due) => state.schedule(key, due),
-            None => {
-                state.resting.insert((now + rest, key));
-                state.forget(now);
-            }
+        if let Some(due) = due {
+            state.schedule(key, due);
+        } else {
+            state.resting.insert((now + rest, key));
+            state.forget(now);
         }
         drop(state);
         self.news.notify_one();

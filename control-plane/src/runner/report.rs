@@ -113,7 +113,7 @@ impl Memory {
                 event["message"] = message.into();
                 Said::Again(event)
             }
-            None => Said::New(self.event(report, message, now)),
+            None => Said::New(self.event(report, &message, now)),
         }
     }
 
@@ -140,10 +140,10 @@ impl Memory {
     fn forget(&mut self, report: &Report, now: Timestamp) -> Said {
         self.written
             .retain(|(uid, reason, _), _| *uid != about(report) || *reason != report.reason);
-        Said::New(self.event(report, report.message.clone(), now))
+        Said::New(self.event(report, &report.message, now))
     }
 
-    fn event(&mut self, report: &Report, message: String, now: Timestamp) -> Value {
+    fn event(&mut self, report: &Report, message: &str, now: Timestamp) -> Value {
         self.count += 1;
         let name = text(&report.about, &["name"]);
         let namespace = match text(&report.about, &["namespace"]) {

@@ -101,7 +101,9 @@ impl Round<'_> {
         // The most important come first, since they may stay if there is room.
         lower.sort_by_key(|other| (Reverse(priority(other)), created(other)));
         let mut usage = node.usage.clone();
-        lower.iter().for_each(|other| usage.count(other, false));
+        for other in &lower {
+            usage.count(other, false);
+        }
         if !fits(pod, needs, node, &usage) {
             return None;
         }

@@ -22,7 +22,7 @@ impl Rollout<'_> {
     pub(super) fn scale(&self) -> Vec<Action> {
         let active: Vec<&Arc<Value>> = self.all().filter(|set| replicas(set) > 0).collect();
         let only = match active.as_slice() {
-            [] => self.new.as_ref().or(self.old.last()),
+            [] => self.new.as_ref().or_else(|| self.old.last()),
             [one] => Some(*one),
             _ => None,
         };

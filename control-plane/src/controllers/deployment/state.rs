@@ -54,7 +54,7 @@ impl Rollout<'_> {
         if !conditions.is_empty() {
             status["conditions"] = conditions.into();
         }
-        let before = self.deployment.get("status").map(dense).unwrap_or_else(|| json!({}));
+        let before = self.deployment.get("status").map_or_else(|| json!({}), dense);
         if before == dense(&status) {
             return None;
         }

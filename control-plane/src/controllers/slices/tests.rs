@@ -3,12 +3,12 @@
 use super::*;
 use crate::controllers::fake::Cluster;
 
-fn service(spec: Value) -> Value {
+fn service(spec: &Value) -> Value {
     json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec})
 }
 
 fn plain() -> Value {
-    service(json!({
+    service(&json!({
         "selector": {"app": "web"}, "ipFamilies": ["IPv4"], "clusterIP": "10.0.0.9",
         "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}],
     }))
@@ -121,7 +121,7 @@ fn pods_that_are_not_ready_are_published_if_asked_to() {
 #[test]
 fn endpoints_written_by_hand_are_mirrored() {
     let mut cluster = Cluster::new(1);
-    cluster.create(SERVICES, service(json!({"ports": [{"port": 80}]}))).unwrap();
+    cluster.create(SERVICES, service(&json!({"ports": [{"port": 80}]}))).unwrap();
     let endpoints = json!({
         "metadata": {"namespace": "default", "name": "web"},
         "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 80}]}],
