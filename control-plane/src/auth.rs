@@ -37,11 +37,11 @@ impl User {
     }
 
     /// As `authentication.k8s.io` says it.
-    pub fn info(&self) -> Value {
-        let mut info = json!({"username": self.name, "groups": self.groups});
+    pub fn as_json(&self) -> Value {
+        let mut user = json!({"username": self.name, "groups": self.groups});
         if !self.uid.is_empty() {
-            info["uid"] = json!(self.uid);
+            user["uid"] = json!(self.uid);
         }
-        info
+        user
     }
 }

@@ -48,11 +48,11 @@ impl Asked {
     /// Which objects it is about.
     pub fn scope(&self, resource: &'static Resource) -> Result<Scope<'_>, Failure> {
         let dry_run = self.query.dry_run()?;
-        Ok(Scope { resource, namespace: &self.target.namespace, dry_run, manager: self.manager() })
+        Ok(Scope { resource, namespace: &self.target.namespace, dry_run, manager: self.changed_by() })
     }
 
     /// Who changes fields: `fieldManager`, or the first word of the user agent.
-    pub fn manager(&self) -> &str {
+    pub fn changed_by(&self) -> &str {
         let named = self.query.text("fieldManager");
         if named.is_empty() {
             let agent = self.header(header::USER_AGENT);

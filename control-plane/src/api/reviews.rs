@@ -30,7 +30,7 @@ pub fn create(server: &Server, asked: &Asked, resource: &Resource) -> Result<Res
     top.insert("kind".into(), json!(resource.kind));
     top.insert("apiVersion".into(), json!(resource.api_version()));
     let status = match resource.kind {
-        "SelfSubjectReview" => json!({"userInfo": asked.user.info()}),
+        "SelfSubjectReview" => json!({"userInfo": asked.user.as_json()}),
         "TokenReview" => token(server, &review),
         "SelfSubjectAccessReview" => access(server, &asked.user, &review),
         "SelfSubjectRulesReview" => {
@@ -83,7 +83,7 @@ fn token(server: &Server, review: &Value) -> Value {
     let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_owned).collect();
     match server.signer.verify(text(review, &["spec", "token"]), &audiences) {
         Ok(bearer) => json!({
-            "authenticated": true, "user": bearer.user().info(), "audiences": bearer.audiences,
+            "authenticated": true, "user": bearer.user().as_json(), "audiences": bearer.audiences,
         }),
         Err(error) => json!({"authenticated": false, "error": error.to_string()}),
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use control_plane::store::{Error, Range, Revision, Store};
+use control_plane::store::{Error, Range, Revision};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{Place, create, delete, embedded, key, update};

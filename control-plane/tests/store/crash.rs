@@ -104,6 +104,9 @@ async fn a_second_server_on_the_same_file_is_refused() {
     create(&store, "/a/1", "x").await.unwrap();
 }
 
+/// In so many places a write is cut off.
+const PARTS: usize = 12;
+
 #[tokio::test]
 async fn a_last_write_that_was_cut_off_is_as_if_it_had_not_been() {
     let directory = tempfile::tempdir().unwrap();
@@ -119,7 +122,6 @@ async fn a_last_write_that_was_cut_off_is_as_if_it_had_not_been() {
     let after = fs::read(&path).unwrap();
     assert!(after.len() > before.len());
     // Of the last write some pages have reached the disk, and the head, which commits them, has not.
-    const PARTS: usize = 12;
     for part in 0..=PARTS {
         let reached = HEAD + (after.len() - HEAD) * part / PARTS;
         let mut torn = before[..HEAD].to_vec();
