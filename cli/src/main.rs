@@ -8,6 +8,7 @@ mod doctor;
 mod mode;
 mod options;
 mod proxy;
+mod server;
 mod tools;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Mode(mode::Arguments),
     /// Measures on this machine, in a network namespace of its own.
     Bench(Box<bench::Bench>),
+    /// Serves the Kubernetes API: objects, their rules and their controllers.
+    Server(server::Arguments),
     /// Removes every trace of the instance from this node.
     Cleanup(tools::Cleanup),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Mode(arguments) => mode::run(&arguments).map(done),
         Command::Bench(what) => bench::run(*what).map(done),
+        Command::Server(arguments) => server::run(arguments).map(done),
         Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };
     match result {

@@ -4,6 +4,8 @@ use super::{File, Finding, line_of};
 
 /// Parts of names that say nothing about what they name.
 const NAMES: [&str; 6] = ["util", "utils", "helper", "helpers", "manager", "info"];
+/// Names that traits of others prescribe.
+const PRESCRIBED: [&str; 1] = ["connect_info"];
 /// What begins the definition of a name.
 const DEFINES: [&str; 8] = ["fn", "struct", "enum", "mod", "trait", "type", "const", "static"];
 /// Code that stands for code to come.
@@ -35,6 +37,9 @@ fn defined_names(file: &File) -> Vec<Finding> {
         for at in occurrences(&file.code, keyword) {
             let name = file.code[at + keyword.len()..].trim_start();
             let end = name.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(name.len());
+            if PRESCRIBED.contains(&&name[..end]) {
+                continue;
+            }
             let words = words_of(&name[..end]);
             if let Some(word) = words.iter().find(|word| NAMES.contains(&word.as_str())) {
                 findings.push(Finding::new(file, line_of(&file.code, at), name_rule(word)));

@@ -1,0 +1,90 @@
+//! `hashplane server`: the control plane.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, bail};
+use control_plane::{registry, server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Serves the Kubernetes API.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Where objects, keys and certificates are kept.
+    #[arg(long, default_value = "/var/lib/hashplane")]
+    data_dir: PathBuf,
+    /// Where it listens. Port 0 is any free one.
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    listen: SocketAddr,
+    /// Where the file for the administrator is written, once it serves.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Addresses of Services, one network per family; the first is that of single-stack Services.
+    #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:0:0:60::/112")]
+    service_cidr: Vec<String>,
+    /// Node ports of Services.
+    #[arg(long, default_value = "30000-32767")]
+    node_ports: String,
+    /// What is logged, as for `RUST_LOG`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    log: String,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(&arguments.log).with_context(|| format!("--log {:?}", arguments.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let settings = server::Settings {
+        registry: registry::Settings { networks: networks(&arguments)? },
+        data: arguments.data_dir,
+        listen: arguments.listen,
+        kubeconfig: arguments.kubeconfig,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let serving = |address| tracing::info!(%address, "the API is served");
+        Ok(server::run(settings, stop, serving).await?)
+    })
+}
+
+fn networks(arguments: &Arguments) -> anyhow::Result<registry::Networks> {
+    let mut service_cidrs = Vec::new();
+    for text in &arguments.service_cidr {
+        let parse = || -> Option<(IpAddr, u8)> {
+            let (address, prefix) = text.split_once('/')?;
+            let address: IpAddr = address.parse().ok()?;
+            let prefix: u8 = prefix.parse().ok()?;
+            let max = if address.is_ipv4() { 30 } else { 126 };
+            (prefix <= max).then_some((address, prefix))
+        };
+        let cidr = parse().with_context(|| {
+            format!("--service-cidr {text:?} is no network, such as 10.96.0.0/16")
+        })?;
+        service_cidrs.push(cidr);
+    }
+    let ports = || -> Option<(u16, u16)> {
+        let (first, last) = arguments.node_ports.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()?))
+    };
+    let words =
+        || format!("--node-ports {:?} is no range, such as 30000-32767", arguments.node_ports);
+    let (first, last) = ports().with_context(words)?;
+    if first == 0 || last < first {
+        bail!(words());
+    }
+    Ok(registry::Networks { service_cidrs, node_ports: first..=last })
+}

@@ -1,0 +1,200 @@
+//! What every cluster has: its first namespaces, the `kubernetes` Service, roles.
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::status::{Failure, Reason},
+    object,
+    registry::{Registry, Scope},
+    resource,
+};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+/// Creates what is missing; what is there stays as people have changed it.
+pub async fn run(registry: &Registry) -> Result<(), Failure> {
+    for name in NAMESPACES {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        ensure(registry, namespace).await?;
+    }
+    for role in roles() {
+        ensure(registry, role).await?;
+    }
+    for object in bindings() {
+        ensure(registry, object).await?;
+    }
+    Ok(())
+}
+
+/// Creates an object unless there is one of its name.
+pub async fn ensure(registry: &Registry, object: Value) -> Result<(), Failure> {
+    let (version, kind) =
+        (object::text(&object, &["apiVersion"]), object::text(&object, &["kind"]));
+    let words = || format!("there is no kind {kind} in {version}");
+    let resource = resource::by_kind(version, kind)
+        .ok_or_else(|| Failure::new(Reason::InternalError, words()))?;
+    let namespace = object::namespace(&object).to_owned();
+    let scope = Scope::new(resource, &namespace);
+    match registry.entry(&scope, object::name(&object)).await {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.reason() == Reason::NotFound => {
+            match registry.create(&scope, object, true).await {
+                Err(failure) if failure.reason() != Reason::AlreadyExists => Err(failure),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
+}
+
+fn role(name: &str, rules: &[Value]) -> Value {
+    let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+    json!({
+        "apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name, "labels": labels}, "rules": rules,
+    })
+}
+
+fn roles() -> Vec<Value> {
+    const READ: &[&str] = &["get", "list", "watch"];
+    const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+    let core = [
+        "configmaps",
+        "endpoints",
+        "persistentvolumeclaims",
+        "pods",
+        "replicationcontrollers",
+        "replicationcontrollers/scale",
+        "serviceaccounts",
+        "services",
+    ];
+    let apps = ["deployments", "deployments/scale", "replicasets", "replicasets/scale"];
+    let extra =
+        ["events", "limitranges", "namespaces", "pods/log", "pods/status", "services/status"];
+    let parts =
+        ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy", "secrets"];
+    let view = vec![
+        rule(&[""], &core, READ),
+        rule(&[""], &extra, READ),
+        rule(&["apps"], &apps, READ),
+        rule(&["discovery.k8s.io"], &["endpointslices"], READ),
+        rule(&["policy"], &["poddisruptionbudgets"], READ),
+        rule(&["metrics.k8s.io"], &["pods"], READ),
+    ];
+    let mut edit = view.clone();
+    edit.extend([
+        rule(&[""], &core, WRITE),
+        rule(
+            &[""],
+            &parts,
+            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        ),
+        rule(&[""], &["pods/eviction"], &["create"]),
+        rule(&["apps"], &apps, WRITE),
+        rule(&["policy"], &["poddisruptionbudgets"], WRITE),
+        rule(
+            &["coordination.k8s.io"],
+            &["leases"],
+            &["create", "delete", "get", "list", "patch", "update", "watch"],
+        ),
+    ]);
+    let mut admin = edit.clone();
+    admin.extend([
+        rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], &["*"]),
+        rule(&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]),
+    ]);
+    let paths = |paths: &[&str]| json!({"nonResourceURLs": paths, "verbs": ["get"]});
+    vec![
+        role(
+            "cluster-admin",
+            &[rule(&["*"], &["*"], &["*"]), json!({"nonResourceURLs": ["*"], "verbs": ["*"]})],
+        ),
+        role("admin", &admin),
+        role("edit", &edit),
+        role("view", &view),
+        role(
+            "system:discovery",
+            &[paths(&[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/openapi",
+                "/openapi/*",
+                "/version",
+                "/version/",
+            ])],
+        ),
+        role(
+            "system:public-info-viewer",
+            &[paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+        ),
+        role(
+            "system:basic-user",
+            &[
+                rule(
+                    &["authorization.k8s.io"],
+                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+                    &["create"],
+                ),
+                rule(&["authentication.k8s.io"], &["selfsubjectreviews"], &["create"]),
+            ],
+        ),
+        role(
+            "system:node",
+            &[
+                rule(
+                    &[""],
+                    &[
+                        "services",
+                        "endpoints",
+                        "configmaps",
+                        "secrets",
+                        "nodes",
+                        "pods",
+                        "namespaces",
+                    ],
+                    READ,
+                ),
+                rule(&["discovery.k8s.io"], &["endpointslices"], READ),
+                rule(&[""], &["nodes", "nodes/status"], &["create", "patch", "update"]),
+                rule(&[""], &["pods"], &["create", "delete"]),
+                rule(&[""], &["pods/status"], &["patch", "update"]),
+                rule(&[""], &["pods/eviction"], &["create"]),
+                rule(&[""], &["services/status"], &["patch", "update"]),
+                rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
+                rule(
+                    &["coordination.k8s.io"],
+                    &["leases"],
+                    &["create", "delete", "get", "patch", "update"],
+                ),
+                rule(&[""], &["serviceaccounts/token"], &["create"]),
+                rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+                rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+            ],
+        ),
+    ]
+}
+
+fn bindings() -> Vec<Value> {
+    let of = |role: &str, group: &str| {
+        json!({
+            "apiVersion": RBAC, "kind": "ClusterRoleBinding",
+            "metadata": {"name": role, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+        })
+    };
+    vec![
+        of("cluster-admin", "system:masters"),
+        of("system:discovery", "system:authenticated"),
+        of("system:basic-user", "system:authenticated"),
+        of("system:public-info-viewer", "system:authenticated"),
+        of("system:node", "system:nodes"),
+    ]
+}

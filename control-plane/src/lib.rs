@@ -1,0 +1,26 @@
+//! The Kubernetes API in one process: a store, an API server over it, controllers that plan.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what JSON holds is one of few, and the rest is refused; new errors of the store fail like the others"
+)]
+
+pub mod auth;
+pub mod bootstrap;
+pub mod client;
+pub mod columns;
+pub mod object;
+pub mod patch;
+pub mod registry;
+pub mod resource;
+pub mod rules;
+pub mod selector;
+pub mod server;
+pub mod store;
+
+pub mod cache;
+pub mod controllers;
+pub mod runner;
+pub mod scheduler;
+
+pub mod api;
