@@ -149,7 +149,14 @@ fn dependent(key: &Key, object: &Value, view: &View) -> Vec<Action> {
         match view.uid(uid) {
             // We cannot know of owners of kinds that we do not follow.
             None if kind.is_none_or(|kind| !KINDS.contains(&kind)) => solid += 1,
-            None => dangling.push(uid),
+            None => {
+                let is_of_cluster =
+                    kind.is_some_and(|kind| [kinds::NODES, kinds::NAMESPACES].contains(&kind));
+                let namespace = if is_of_cluster { "" } else { object::namespace(object) };
+                let kind = kind.unwrap_or(key.kind);
+                let owner = Key::new(kind, namespace, text(owner, &["name"]));
+                dangling.push((owner, uid.to_owned()));
+            }
             Some(owner) if object::is_terminating(owner) && has_finalizer(owner, FOREGROUND) => {
                 waiting += 1;
             }
@@ -161,10 +168,10 @@ fn dependent(key: &Key, object: &Value, view: &View) -> Vec<Action> {
             return Vec::new();
         }
         let mut changed = object.clone();
-        for uid in dangling {
+        for (_, uid) in &dangling {
             changed = crate::controllers::facts::release(&changed, uid);
         }
-        return vec![Action::Update(key.kind, changed)];
+        return vec![Action::IfGone(dangling, Box::new(Action::Update(key.kind, changed)))];
     }
     let propagation = if has_finalizer(object, ORPHAN) {
         Propagation::Orphan
@@ -180,7 +187,7 @@ fn dependent(key: &Key, object: &Value, view: &View) -> Vec<Action> {
         deletion: Ask { grace_s: None, propagation },
         owner: None,
     };
-    if is_clean { vec![delete] } else { Vec::new() }
+    if is_clean { vec![Action::IfGone(dangling, Box::new(delete))] } else { Vec::new() }
 }
 
 #[cfg(test)]

@@ -241,6 +241,12 @@ impl Cluster {
                 self.objects.retain(|key, _| key.kind != kind || key.namespace != namespace);
                 before != self.objects.len()
             }
+            Action::IfGone(owners, action) => {
+                let is_there = |(key, uid): &(Key, String)| {
+                    self.objects.get(key).is_some_and(|owner| object::uid(owner) == uid)
+                };
+                !owners.iter().any(is_there) && self.apply(&action)
+            }
             Action::Report(_) | Action::Again(_) => false,
         }
     }

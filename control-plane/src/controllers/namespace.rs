@@ -131,10 +131,11 @@ fn end(key: &Key, namespace: &Arc<Value>, view: &View, now: Timestamp) -> Vec<Ac
         let others: Vec<Value> =
             finalizers.iter().filter(|it| it.as_str() != Some(FINALIZER)).cloned().collect();
         changed["spec"]["finalizers"] = others.into();
-        return vec![
-            Action::Clear(EVENTS, key.name.clone()),
-            Action::Part { key: key.clone(), part: "finalize", body: changed },
-        ];
+        let kinds = NAMESPACED.iter().chain(&[EVENTS]);
+        let mut actions: Vec<Action> =
+            kinds.map(|kind| Action::Clear(*kind, key.name.clone())).collect();
+        actions.push(Action::Part { key: key.clone(), part: "finalize", body: changed });
+        return actions;
     }
     let mut actions: Vec<Action> = left
         .iter()

@@ -49,8 +49,12 @@ pub enum Action {
         /// What is written.
         body: Value,
     },
-    /// Delete all objects of a kind that a namespace has, though we do not follow them.
+    /// Delete all objects of a kind that a namespace has, by what the API says and not by what we
+    /// know; the plan ends here if there were any.
     Clear(Kind, String),
+    /// Do something if none of these objects is there any more, by what the API says: what we know
+    /// of one kind may be ahead of what we know of another.
+    IfGone(Vec<(Key, String)>, Box<Self>),
     /// Tell people.
     Report(Report),
     /// Plan again after a while, even if nothing changes.
@@ -167,6 +171,7 @@ fn class(action: &Action) -> Option<(u8, Kind)> {
         Action::Update(..)
         | Action::Status(..)
         | Action::Clear(..)
+        | Action::IfGone(..)
         | Action::Report(_)
         | Action::Again(_) => None,
     }
@@ -211,6 +216,20 @@ async fn one(
                 let (key, uid) = (Key::of(kind, object), object::uid(object).to_owned());
                 delete(world, source, key, uid, Ask::default(), None).await?;
             }
+            if !all.items.is_empty() {
+                return Err(Failed::Stale);
+            }
+        }
+        Action::IfGone(owners, action) => {
+            for (key, uid) in &owners {
+                let call = world.client.get(key.kind, &key.namespace, &key.name);
+                match write(world, call).await {
+                    Ok(owner) if object::uid(&owner) == uid => return Err(Failed::Stale),
+                    Ok(_) | Err(Failed::Stale) => {}
+                    Err(failed) => return Err(failed),
+                }
+            }
+            return Box::pin(one(world, source, *action)).await;
         }
         Action::Update(kind, object) => {
             let object = write(world, world.client.update(kind, object)).await?;
