@@ -44,7 +44,7 @@ const SCTP: &str = "traffic::sctp::";
 const CLUSTER_IP: &str = "a_cluster_ip_leads_to_endpoints_on_both_nodes";
 const NODE_PORT: &str = "a_node_port_leads_from_outside_to_endpoints_on_both_nodes";
 const LOCAL: &str = "external_local_keeps_the_clients_address_and_stays_on_the_node";
-const AFFINITY: &str = "a_client_has_one_endpoint_however_it_comes_to_a_service_port";
+const AFFINITY: &str = "a_client_stays_with_its_endpoint_and_ports_choose_for_themselves";
 
 pub(super) fn run(report: &mut Report) {
     let built = check("the binary under test", report, || {
