@@ -35,7 +35,17 @@ const STAGES: [Stage; 4] = [
     Stage { mode: "ebpf", filters: &["verifier::", SCTP, CLUSTER_IP, NODE_PORT] },
     Stage {
         mode: "ipvs",
-        filters: &[SCTP, "traffic::cluster_ip::", "traffic::refusal::", NODE_PORT, LOCAL, AFFINITY],
+        filters: &[
+            SCTP,
+            "traffic::cluster_ip::",
+            "traffic::refusal::",
+            NODE_PORT,
+            LOCAL,
+            AFFINITY,
+            "connections_drain_and_datagrams_leave_at_once",
+            "source_ranges_keep_other_clients",
+            "udp_is_selected_again",
+        ],
     },
     Stage { mode: "nftables", filters: &[SCTP, CLUSTER_IP] },
     Stage { mode: "iptables", filters: &[SCTP, CLUSTER_IP] },
