@@ -1,6 +1,7 @@
 //! What a packet and a change cost: the measurements behind `hashplane bench`.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod churn;
 pub mod frame;
 pub mod icmp;

@@ -1,5 +1,6 @@
 //! `hashplane bench`: measurements on the machine at hand.
 
+mod api;
 mod routes;
 
 use std::{path::PathBuf, time::Duration};
@@ -33,6 +34,8 @@ enum What {
     Packets(Output),
     /// Objects into real maps, one endpoint's change, and heap per service.
     Churn(Churn),
+    /// A server of its own on loopback: creations, reads, watches, roll-outs, and what it costs idle.
+    Api(api::Api),
 }
 
 /// How many services of which size.
@@ -80,6 +83,7 @@ pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
         Some(What::Report(report)) => return routes::report(&report),
         Some(What::Compare(compare)) => return routes::compare(&compare),
         Some(What::Packets(output)) => (::bench::packets::run()?, output),
+        Some(What::Api(options)) => (api::run(&options)?, options.output),
         Some(What::Churn(options)) => (run_churn(&options)?, options.output),
     };
     println!("{}\n\n{}", report::machine(), report::table(&rows));

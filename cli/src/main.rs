@@ -10,6 +10,7 @@ mod options;
 mod proxy;
 mod server;
 mod service;
+mod simulate;
 mod tools;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Serves the Kubernetes API: objects, their rules and their controllers.
     Server(server::Arguments),
+    /// Nodes without containers, for tests of scale: pods on them are state machines.
+    Simulate(simulate::Arguments),
     /// Removes every trace of the instance from this node.
     Cleanup(tools::Cleanup),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Mode(arguments) => mode::run(&arguments).map(done),
         Command::Bench(what) => bench::run(*what).map(done),
         Command::Server(arguments) => server::run(arguments).map(done),
+        Command::Simulate(arguments) => simulate::run(arguments).map(done),
         Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };
     match result {

@@ -6,9 +6,18 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use control_plane::{registry, server};
+use control_plane::{controllers::balancer::Pool, registry, server};
 
 use crate::service;
+
+/// What keeps the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Store {
+    /// A file.
+    Embedded,
+    /// Servers of etcd.
+    Etcd,
+}
 
 /// Serves the Kubernetes API.
 #[derive(Debug, clap::Args)]
@@ -28,6 +37,18 @@ pub(crate) struct Arguments {
     /// Node ports of Services.
     #[arg(long, default_value = "30000-32767")]
     node_ports: String,
+    /// Where objects are kept: `embedded` is a file in the data directory, `etcd` serves several servers.
+    #[arg(long, value_enum, default_value_t = Store::Embedded)]
+    store: Store,
+    /// Servers of etcd, such as `http://192.0.2.1:2379`.
+    #[arg(long, value_delimiter = ',', required_if_eq("store", "etcd"))]
+    etcd_servers: Vec<String>,
+    /// Where pods reach it [default: the address it listens on, unless that is the loopback].
+    #[arg(long)]
+    advertise_address: Option<IpAddr>,
+    /// Addresses for Services of type LoadBalancer: `192.0.2.0/28`, or `192.0.2.10-192.0.2.20`.
+    #[arg(long, value_delimiter = ',')]
+    load_balancer_pool: Vec<Pool>,
     /// What is logged, as for `RUST_LOG`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log: String,
@@ -37,9 +58,15 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     service::log_to_stderr(&arguments.log)?;
     let settings = server::Settings {
         registry: registry::Settings { networks: networks(&arguments)? },
+        etcd: match arguments.store {
+            Store::Embedded => Vec::new(),
+            Store::Etcd => arguments.etcd_servers,
+        },
         data: arguments.data_dir,
         listen: arguments.listen,
         kubeconfig: arguments.kubeconfig,
+        advertise: arguments.advertise_address,
+        pools: arguments.load_balancer_pool,
     };
     service::block_on(async {
         let stop = service::told_to_stop()?;

@@ -1,12 +1,14 @@
 //! What every cluster has: its first namespaces, the `kubernetes` Service, roles.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use crate::{
     api::status::{Failure, Reason},
     object,
-    registry::{Registry, Scope},
-    resource,
+    registry::{Delete, Networks, Part, Registry, Scope},
+    resource::{self, Resource},
 };
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -28,13 +30,91 @@ pub async fn run(registry: &Registry) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Keeps the `kubernetes` Service, behind which pods find this server.
+pub async fn kubernetes(
+    registry: &Registry,
+    networks: &Networks,
+    advertised: Option<SocketAddr>,
+) -> Result<(), Failure> {
+    let port = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertised.map_or(6443, |it| it.port())}]);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": networks.first_address(), "sessionAffinity": "None",
+            "ports": port,
+        },
+    });
+    replace(registry, service, "spec", &["ports"]).await?;
+    let Some(address) = advertised else { return Ok(()) };
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let ports = json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{"addresses": [{"ip": address.ip()}], "ports": ports}],
+    });
+    replace(registry, endpoints, "", &["subsets"]).await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": family,
+        "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}],
+        "ports": ports,
+    });
+    if let Err(failure) = replace(registry, slice.clone(), "", &["endpoints", "ports"]).await {
+        // The type of a slice's addresses never changes: another family is another object.
+        tracing::debug!(?failure, "the slice of the kubernetes Service is made anew");
+        let scope = Scope::new(known(&slice)?, "default");
+        registry.delete(&scope, "kubernetes", &Delete::default()).await?;
+        ensure(registry, slice).await?;
+    }
+    Ok(())
+}
+
+/// Creates an object, or gives the one of its name these fields.
+async fn replace(
+    registry: &Registry,
+    object: Value,
+    under: &str,
+    fields: &[&str],
+) -> Result<(), Failure> {
+    let path: &[&str] = if under.is_empty() { &[] } else { &[under] };
+    ensure(registry, object.clone()).await?;
+    let namespace = object::namespace(&object).to_owned();
+    let scope = Scope::new(known(&object)?, &namespace);
+    let change = |old: &Value| {
+        let mut new = old.clone();
+        for field in fields {
+            let value = object::at(&object, &[path, &[field]].concat()).cloned();
+            object::map(&mut new, path).insert((*field).to_owned(), value.unwrap_or_default());
+        }
+        if object["addressType"] != old["addressType"] {
+            new["addressType"] = object["addressType"].clone();
+        }
+        Ok(new)
+    };
+    registry.change(&scope, object::name(&object), Part::Object, &change).await.map(drop)
+}
+
+fn known(object: &Value) -> Result<&'static Resource, Failure> {
+    let (version, kind) = (object::text(object, &["apiVersion"]), object::text(object, &["kind"]));
+    let words = || format!("there is no kind {kind} in {version}");
+    resource::by_kind(version, kind).ok_or_else(|| Failure::new(Reason::InternalError, words()))
+}
+
 /// Creates an object unless there is one of its name.
 pub async fn ensure(registry: &Registry, object: Value) -> Result<(), Failure> {
-    let (version, kind) =
-        (object::text(&object, &["apiVersion"]), object::text(&object, &["kind"]));
-    let words = || format!("there is no kind {kind} in {version}");
-    let resource = resource::by_kind(version, kind)
-        .ok_or_else(|| Failure::new(Reason::InternalError, words()))?;
+    let resource = known(&object)?;
     let namespace = object::namespace(&object).to_owned();
     let scope = Scope::new(resource, &namespace);
     match registry.entry(&scope, object::name(&object)).await {

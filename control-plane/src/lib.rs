@@ -12,10 +12,12 @@ pub mod columns;
 pub mod object;
 pub mod patch;
 pub mod registry;
+pub mod remote;
 pub mod resource;
 pub mod rules;
 pub mod selector;
 pub mod server;
+pub mod simulate;
 pub mod store;
 
 pub mod cache;

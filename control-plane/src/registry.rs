@@ -7,7 +7,7 @@ mod client;
 mod create;
 mod delete;
 pub mod encoded;
-mod names;
+pub mod names;
 mod parts;
 mod services;
 mod update;

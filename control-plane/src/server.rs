@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -12,7 +13,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
     api::{
@@ -27,21 +28,67 @@ use crate::{
         tokens::Signer,
     },
     bootstrap,
-    registry::{self, Registry},
-    store::{self, Embedded, Store},
+    controllers::{self, balancer::Pool},
+    registry::{self, Registry, names},
+    store::{self, Embedded, Etcd, Store},
 };
+
+/// How long requests may go on once the server is asked to stop.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How the server is started.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where everything is kept.
+    /// Where keys and certificates are kept, and objects unless etcd has them.
     pub data: PathBuf,
+    /// Servers of the etcd that keeps objects, for several servers of ours; none is a file in `data`.
+    pub etcd: Vec<String>,
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where the file for the administrator goes.
     pub kubeconfig: Option<PathBuf>,
+    /// Where pods reach it; nothing is `listen`, unless that is the loopback or every address.
+    pub advertise: Option<IpAddr>,
     /// Addresses and ports of Services.
     pub registry: registry::Settings,
+    /// Pools of addresses for Services of type LoadBalancer.
+    pub pools: Vec<Pool>,
+}
+
+impl Settings {
+    /// Everything else as it is by default.
+    pub fn new(data: PathBuf, listen: SocketAddr) -> Self {
+        let registry = registry::Settings::default();
+        Self {
+            data,
+            etcd: Vec::new(),
+            listen,
+            kubeconfig: None,
+            advertise: None,
+            registry,
+            pools: Vec::new(),
+        }
+    }
+
+    /// Where pods reach the server, if they can.
+    fn advertised(&self, bound: SocketAddr) -> Option<SocketAddr> {
+        let own = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+        let ip = self.advertise.or_else(|| {
+            let ip = bound.ip();
+            if ip.is_unspecified() { towards_others(ip.is_ipv6()) } else { Some(ip) }
+        });
+        ip.filter(own).map(|ip| SocketAddr::new(ip, bound.port()))
+    }
+}
+
+/// The address of this machine from which it would send to others. Nothing is sent.
+fn towards_others(v6: bool) -> Option<IpAddr> {
+    // Documentation addresses (RFC 5737, RFC 3849): only the way there is looked up.
+    let (any, other) =
+        if v6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(other).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Why the server does not run.
@@ -86,19 +133,32 @@ pub async fn run(
     let data = &settings.data;
     std::fs::create_dir_all(data)
         .map_err(|cause| Error::Directory { path: data.clone(), cause })?;
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(&data.join("objects.redb"))?);
+    let store: Arc<dyn Store> = if settings.etcd.is_empty() {
+        Arc::new(Embedded::open(&data.join("objects.redb"))?)
+    } else {
+        Arc::new(Etcd::open(&settings.etcd).await?)
+    };
     let registry = Arc::new(Registry::new(store, settings.registry.clone()));
     bootstrap::run(&registry).await.map_err(Error::Bootstrap)?;
     let authority = Authority::open(&data.join("pki"))?;
     let signer = Signer::open(&data.join("pki"))?;
     let authorizer = Arc::new(Authorizer::default());
     authorizer.load(&registry).await.map_err(Error::Bootstrap)?;
-    tokio::spawn(authorizer.clone().follow(registry.clone()));
     let fail = |cause| Error::Listen { address: settings.listen, cause };
     let listener = TcpListener::bind(settings.listen).await.map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
-    let pair = authority.server(&NAMES, &addresses(address.ip()))?;
+    let advertised = settings.advertised(address);
+    let networks = &settings.registry.networks;
+    let pair = authority.server(&NAMES, &addresses(address.ip(), advertised, networks))?;
     let tls = Tls::new(listener, authority.config(&pair)?).map_err(fail)?;
+    bootstrap::kubernetes(&registry, networks, advertised).await.map_err(Error::Bootstrap)?;
+    let control = controllers::Settings {
+        root_ca: authority.certificate.clone(),
+        pools: settings.pools.clone(),
+        identity: (!settings.etcd.is_empty()).then(|| identity(address)),
+    };
+    let mut tasks = Tasks(controllers::start(registry.clone(), control));
+    tasks.0.push(tokio::spawn(authorizer.clone().follow(registry.clone())));
     let server = Arc::new(Server { registry, authorizer, signer });
     let app = Router::new().fallback(answer).with_state(server);
     let app = app.into_make_service_with_connect_info::<Certified>();
@@ -107,7 +167,39 @@ pub async fn run(
         write_kubeconfig(path, address, &authority.certificate, &admin)?;
     }
     serving(address);
-    axum::serve(tls, app).with_graceful_shutdown(stop).await.map_err(Error::Serve)
+    let (stopping, stopped) = oneshot::channel();
+    let stop = async move {
+        stop.await;
+        // Whoever waits for it may be gone, and then nothing is served any more.
+        drop(stopping.send(()));
+    };
+    let late = async {
+        if stopped.await.is_ok() {
+            tokio::time::sleep(GRACE).await;
+        }
+    };
+    tokio::select! {
+        ended = axum::serve(tls, app).with_graceful_shutdown(stop) => ended.map_err(Error::Serve),
+        // Watches have no end of their own.
+        () = late => Ok(()),
+    }
+}
+
+/// A name that no other server has, also not the same one after a restart.
+fn identity(address: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{address}_{}", host.trim(), names::uid())
+}
+
+/// What goes on beside the API, and ends with it.
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
 }
 
 async fn answer(
@@ -126,12 +218,18 @@ const NAMES: [&str; 5] = [
     "kubernetes.default.svc.cluster.local",
 ];
 
-fn addresses(own: IpAddr) -> Vec<IpAddr> {
+fn addresses(
+    own: IpAddr,
+    advertised: Option<SocketAddr>,
+    networks: &registry::Networks,
+) -> Vec<IpAddr> {
     let mut all = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    if !own.is_unspecified() && !all.contains(&own) {
-        all.push(own);
+    let others = [Some(own), advertised.map(|it| it.ip()), networks.first_address()];
+    for ip in others.into_iter().flatten() {
+        if !ip.is_unspecified() && !all.contains(&ip) {
+            all.push(ip);
+        }
     }
-    all.push(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)));
     all
 }
 

@@ -1,9 +1,10 @@
 //! Keys with values and revisions: compare and swap, lists at a revision, watches from a revision.
 //!
-//! Every write that succeeds gets a revision of its own, one more than the last. What a reader sees is
+//! Every write that succeeds gets a revision of its own, greater than the last. What a reader sees is
 //! on the disk: events are told after the write that made them is durable.
 
 pub mod embedded;
+pub mod etcd;
 mod history;
 mod log;
 pub mod types;
@@ -13,6 +14,7 @@ use std::{future::Future, pin::Pin};
 
 pub use self::{
     embedded::Embedded,
+    etcd::Etcd,
     types::{Entry, Error, Event, Expect, Key, Listing, Range, Revision, Write},
     watch::Watch,
 };

@@ -63,7 +63,7 @@ fn packages(purpose: For, llvm: u32) -> Vec<String> {
         packages.extend(["g++", "libzstd-dev", "zlib1g-dev"].map(str::to_owned));
     }
     match purpose {
-        For::Tests => {}
+        For::Tests => packages.push("etcd-server".to_owned()),
         For::VirtualMachine => packages.extend(VIRTUAL_MACHINE.map(str::to_owned)),
         For::Dist => packages.push("musl-tools".to_owned()),
         For::Fuzz => packages.push("g++".to_owned()),

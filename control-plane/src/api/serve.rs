@@ -83,11 +83,7 @@ impl Server {
         self.resource(&asked, resource, verb).await
     }
 
-    fn who(
-        &self,
-        headers: &axum::http::HeaderMap,
-        certified: Option<User>,
-    ) -> Result<User, Failure> {
+    fn who(&self, headers: &http::HeaderMap, certified: Option<User>) -> Result<User, Failure> {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
         let token = bearer.and_then(|it| it.strip_prefix("Bearer "));
         match (certified, token) {
@@ -189,7 +185,7 @@ impl Server {
                 let body = asked.object()?;
                 let done = registry.create_at(&scope, &asked.target.name, part, body).await?;
                 let mut response = answer::value(&done, asked.answer()?.format);
-                *response.status_mut() = axum::http::StatusCode::CREATED;
+                *response.status_mut() = http::StatusCode::CREATED;
                 return Ok(response);
             }
             ("" | "status" | "finalize" | "ephemeralcontainers" | "resize", _) => {}

@@ -69,6 +69,33 @@ impl Reason {
         }
     }
 
+    const ALL: [Self; 16] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::Conflict,
+        Self::Invalid,
+        Self::Expired,
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::UnsupportedMediaType,
+        Self::RequestEntityTooLarge,
+        Self::TooManyRequests,
+        Self::Timeout,
+        Self::InternalError,
+        Self::ServiceUnavailable,
+    ];
+
+    /// The reason that a server gave, or one that its code stands for.
+    pub fn of(name: &str, code: u16) -> Self {
+        let by = |is: &dyn Fn(&Self) -> bool| Self::ALL.into_iter().find(is);
+        by(&|it| it.name() == name)
+            .or_else(|| by(&|it| it.code().as_u16() == code))
+            .unwrap_or(Self::InternalError)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Unauthorized => "Unauthorized",
@@ -245,6 +272,10 @@ impl From<store::Error> for Failure {
             store::Error::Disk { .. } | store::Error::Damaged { .. } => {
                 tracing::error!(%error, "the store does not work");
                 Self::new(Reason::InternalError, error.to_string())
+            }
+            store::Error::Unreachable { .. } => {
+                tracing::warn!(%error, "the store does not answer");
+                Self::new(Reason::ServiceUnavailable, error.to_string())
             }
             store::Error::Closed => Self::new(Reason::ServiceUnavailable, error.to_string()),
         }

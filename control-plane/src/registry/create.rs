@@ -19,6 +19,8 @@ impl Registry {
     ) -> Result<Value, Failure> {
         let resource = scope.resource;
         begin(scope, &mut object)?;
+        // A kubelet registers its node with its status.
+        let with_status = with_status || resource.plural == "nodes";
         if resource.has_status() && !with_status {
             map(&mut object, &[]).remove("status");
         }
@@ -52,7 +54,10 @@ impl Registry {
                     return Ok(object);
                 }
                 Err(error) => {
-                    self.release(claims).await;
+                    // What may have happened keeps what it claimed.
+                    if !error.is_ambiguous() {
+                        self.release(claims).await;
+                    }
                     match error {
                         store::Error::Conflict { .. } if is_generated && tries + 1 < TRIES => {}
                         store::Error::Conflict { .. } => return Err(scope.exists(&name)),

@@ -1,4 +1,4 @@
-//! Subresources that write: bindings, evictions, scales.
+//! Subresources that write: bindings, evictions, the finalizers of namespaces.
 
 use serde_json::{Value, json};
 
@@ -25,6 +25,7 @@ impl Registry {
         match (scope.resource.plural, part) {
             ("pods", "binding") => self.bind(scope, name, &body).await,
             ("pods", "eviction") => self.evict(scope, name, &body).await,
+            ("namespaces", "finalize") => self.finalize(scope, name, &body).await,
             _ => Err(Failure::new(
                 Reason::NotFound,
                 format!("the server could not find the requested resource {part}"),
@@ -64,6 +65,24 @@ impl Registry {
         };
         self.change(scope, name, Part::Whole, &bind).await?;
         Ok(success())
+    }
+
+    /// Replaces the finalizers in the spec of a namespace; without any it goes, if it was deleted.
+    async fn finalize(
+        &self,
+        scope: &Scope<'_>,
+        name: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        let finalizers = object::list(body, &["spec", "finalizers"]);
+        let version = object::text(body, &["metadata", "resourceVersion"]);
+        let change = |old: &Value| {
+            let mut namespace = old.clone();
+            map(&mut namespace, &["spec"]).insert("finalizers".into(), json!(finalizers));
+            map(&mut namespace, &["metadata"]).insert("resourceVersion".into(), json!(version));
+            Ok(namespace)
+        };
+        self.change(scope, name, Part::Whole, &change).await
     }
 
     async fn evict(&self, scope: &Scope<'_>, name: &str, body: &Value) -> Result<Value, Failure> {

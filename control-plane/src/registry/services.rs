@@ -38,6 +38,23 @@ impl Default for Networks {
     }
 }
 
+impl Networks {
+    /// The address of the `kubernetes` Service: the first of the first network.
+    pub fn first_address(&self) -> Option<IpAddr> {
+        let (base, prefix) = self.service_cidrs.first()?;
+        Some(match base {
+            IpAddr::V4(base) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from((u32::from(*base) & mask) + 1))
+            }
+            IpAddr::V6(base) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(*prefix)).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from((u128::from(*base) & mask) + 1))
+            }
+        })
+    }
+}
+
 /// Keys that a write claimed, to be given back if it fails.
 pub(super) type Claims = Vec<Key>;
 

@@ -65,7 +65,10 @@ impl Registry {
                     return Ok(object);
                 }
                 Err(error) => {
-                    self.release(claims).await;
+                    // What may have happened keeps what it claimed.
+                    if !error.is_ambiguous() {
+                        self.release(claims).await;
+                    }
                     match error {
                         store::Error::Conflict { found: None, .. } => {
                             return Err(scope.not_found(name));

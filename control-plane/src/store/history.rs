@@ -12,7 +12,7 @@ use super::types::{Entry, Error, Event, Expect, Key, Listing, Range, Revision, W
 #[derive(Debug, Default)]
 pub(super) struct History {
     current: BTreeMap<Key, Entry>,
-    /// Changes after `compacted`, each revision once, without gaps.
+    /// Changes after `compacted`, in order, each revision once.
     events: VecDeque<Arc<Event>>,
     revision: Revision,
     compacted: Revision,
@@ -71,7 +71,7 @@ impl History {
 
     /// Takes in the next change.
     pub(super) fn push(&mut self, event: Arc<Event>) {
-        debug_assert_eq!(event.revision.0, self.revision.0 + 1, "revisions have no gaps");
+        debug_assert!(event.revision > self.revision, "revisions only grow");
         self.revision = event.revision;
         match (&event.after, &event.before) {
             (Some(entry), _) => drop(self.current.insert(entry.key.clone(), entry.clone())),
@@ -79,6 +79,11 @@ impl History {
             (None, None) => {}
         }
         self.events.push_back(event);
+    }
+
+    /// Comes to a later moment without a change.
+    pub(super) fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
     }
 
     /// Forgets the changes up to `before`; says which revision is the oldest that is known now.
@@ -108,8 +113,8 @@ impl History {
         moment: Revision,
     ) -> Result<impl Iterator<Item = &Arc<Event>>, Error> {
         self.check(moment)?;
-        let known = usize::try_from(moment.0 - self.compacted.0).unwrap_or(usize::MAX);
-        Ok(self.events.iter().skip(known.min(self.events.len())))
+        let known = self.events.partition_point(|event| event.revision <= moment);
+        Ok(self.events.range(known..))
     }
 
     pub(super) fn list(&self, range: &Range, at: Option<Revision>) -> Result<Listing, Error> {

@@ -97,6 +97,13 @@ pub struct Listing {
     pub remaining: usize,
 }
 
+impl Error {
+    /// Whether a write that failed like this may have happened all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
 /// Why the store did not do what it was asked to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -141,6 +148,14 @@ pub enum Error {
         path: PathBuf,
         /// What was expected.
         what: &'static str,
+    },
+    /// The servers of the store do not answer; whether a write happened is not known.
+    #[error("etcd cannot {doing}: {cause}")]
+    Unreachable {
+        /// What failed.
+        doing: &'static str,
+        /// What it said.
+        cause: Arc<str>,
     },
     /// The store is being closed.
     #[error("the store is closed")]

@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 use control_plane::store::{Error, Range, Revision};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Place, create, delete, embedded, key, update};
+use super::{Place, create, delete, embedded, etcd::etcd, key, update};
 
 /// Every store there is here.
-fn each() -> Vec<Place> {
-    vec![embedded()]
+async fn each(test: &str) -> Vec<Place> {
+    std::iter::once(embedded()).chain(etcd(test).await).collect()
 }
 
 #[tokio::test]
 async fn a_write_happens_only_if_the_entry_is_as_expected() {
-    for place in each() {
+    for place in each("a_write_happens_only_if_the_entry_is_as_expected").await {
         let store = &*place.store;
         let first = create(store, "/a/1", "x").await.unwrap();
         assert_eq!((first.created, first.modified), (Revision(1), Revision(1)));
@@ -39,7 +39,7 @@ async fn a_write_happens_only_if_the_entry_is_as_expected() {
 
 #[tokio::test]
 async fn a_list_is_of_one_moment_also_of_an_older_one_and_page_by_page() {
-    for place in each() {
+    for place in each("a_list_is_of_one_moment_also_of_an_older_one_and_page_by_page").await {
         let store = &*place.store;
         for number in 0..10 {
             create(store, &format!("/pods/{number}"), "old").await.unwrap();
@@ -81,7 +81,7 @@ async fn a_list_is_of_one_moment_also_of_an_older_one_and_page_by_page() {
 async fn a_watch_sees_each_change_once_and_in_order_whenever_it_begins() {
     const WRITERS: usize = 8;
     const WRITES: usize = 50;
-    for place in each() {
+    for place in each("a_watch_sees_each_change_once_and_in_order_whenever_it_begins").await {
         let mut tasks = JoinSet::new();
         for writer in 0..WRITERS {
             let store = place.store.clone();
@@ -128,7 +128,7 @@ async fn a_watch_sees_each_change_once_and_in_order_whenever_it_begins() {
 
 #[tokio::test]
 async fn what_was_compacted_is_said_to_be() {
-    for place in each() {
+    for place in each("what_was_compacted_is_said_to_be").await {
         let store = &*place.store;
         for number in 0..10 {
             create(store, &format!("/a/{number}"), "x").await.unwrap();

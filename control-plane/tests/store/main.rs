@@ -1,9 +1,14 @@
 //! What every store has to do, and what the embedded one does when it is killed.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and one that cannot run says so"
+)]
 
 mod conformance;
 mod crash;
+mod etcd;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,12 +20,13 @@ use tempfile::TempDir;
 struct Place {
     store: Arc<dyn Store>,
     _directory: TempDir,
+    _server: Option<etcd::Server>,
 }
 
 fn embedded() -> Place {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(Embedded::open(&file(&directory)).unwrap());
-    Place { store, _directory: directory }
+    Place { store, _directory: directory, _server: None }
 }
 
 fn file(directory: &TempDir) -> PathBuf {
