@@ -171,7 +171,7 @@ pub async fn run(
     let stop = async move {
         stop.await;
         // Whoever waits for it may be gone, and then nothing is served any more.
-        drop(stopping.send(()));
+        let _gone = stopping.send(());
     };
     let late = async {
         if stopped.await.is_ok() {

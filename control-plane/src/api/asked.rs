@@ -12,7 +12,7 @@ use super::{
     query::Query,
     status::{About, Failure, Reason},
 };
-use crate::{auth::User, registry::Scope, resource::Resource, selector::Selector};
+use crate::{auth::User, protobuf, registry::Scope, resource::Resource, selector::Selector};
 
 /// The longest body that is read.
 pub const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -103,6 +103,7 @@ pub fn decode(media: &str, body: &[u8]) -> Result<Value, Failure> {
         | "application/json-patch+json"
         | "application/strategic-merge-patch+json" => serde_json::from_slice(body)
             .map_err(|error| refuse(format!("the object provided is unrecognized: {error}"))),
+        protobuf::MEDIA => protobuf::decode(body).map_err(|error| refuse(error.to_string())),
         "application/yaml" | "application/apply-patch+yaml" => yaml(body).map_err(refuse),
         other => {
             let words = format!(

@@ -46,7 +46,6 @@ fn parameters(media: &str) -> (String, Vec<(String, String)>) {
 
 /// The first of what the client takes that we have. `tables` is whether objects can be shown as such.
 pub fn accepted(header: &str, tables: bool) -> Result<Answer, Failure> {
-    let mut takes_json = header.trim().is_empty();
     for media in header.split(',').map(str::trim).filter(|media| !media.is_empty()) {
         let (kind, parameters) = parameters(media);
         let of = |name: &str| {
@@ -68,14 +67,9 @@ pub fn accepted(header: &str, tables: bool) -> Result<Answer, Failure> {
             "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata(version),
             _ => continue,
         };
-        takes_json = true;
-        // What our tables cannot say in protobuf is said in JSON if the client takes that too.
-        if format == Format::Protobuf && shape != Shape::Whole {
-            continue;
-        }
         return Ok(Answer { format, shape });
     }
-    if takes_json {
+    if header.trim().is_empty() {
         return Ok(Answer { format: Format::Json, shape: Shape::Whole });
     }
     let words = "only the following media types are accepted: application/json, application/yaml, \

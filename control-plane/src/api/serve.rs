@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, to_bytes},
     extract::Request,
-    http::{Method, header},
+    http::{HeaderValue, Method, header},
     response::{IntoResponse as _, Response},
 };
 use serde_json::json;
@@ -26,6 +26,7 @@ use crate::{
         rbac::{Act, Authorizer},
         tokens::Signer,
     },
+    openapi,
     registry::Registry,
     resource::{self, Resource, Verbs},
 };
@@ -50,7 +51,7 @@ impl Server {
         };
         response
             .headers_mut()
-            .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         response
     }
 
@@ -61,6 +62,7 @@ impl Server {
             return Ok(response);
         }
         let user = self.who(&parts.headers, certified)?;
+        let user = self.impersonated(&parts.headers, user)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let Some(target) = Target::parse(&path) else {
             self.may(
@@ -94,6 +96,41 @@ impl Server {
             }
             (None, None) => Err(unauthorized()),
         }
+    }
+
+    /// The user that somebody acts as, who may: `kubectl --as`.
+    fn impersonated(&self, headers: &http::HeaderMap, user: User) -> Result<User, Failure> {
+        let text = |name: &str| headers.get(name).and_then(|it| it.to_str().ok());
+        let Some(name) = text("impersonate-user") else { return Ok(user) };
+        let all = headers.get_all("impersonate-group").iter();
+        let mut groups: Vec<String> =
+            all.filter_map(|it| it.to_str().ok()).map(str::to_owned).collect();
+        let act = |resource: &str, namespace: &str, name: &str| Act {
+            verb: "impersonate".into(),
+            resource: resource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            ..Act::default()
+        };
+        for group in &groups {
+            self.may(&user, &act("groups", "", group))?;
+        }
+        let account = name.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
+        match account {
+            Some((namespace, account)) => {
+                self.may(&user, &act("serviceaccounts", namespace, account))?;
+                if groups.is_empty() {
+                    groups.push("system:serviceaccounts".into());
+                    groups.push(format!("system:serviceaccounts:{namespace}"));
+                }
+            }
+            None => self.may(&user, &act("users", "", name))?,
+        }
+        if name != "system:anonymous" && !groups.iter().any(|it| it == "system:authenticated") {
+            groups.push("system:authenticated".into());
+        }
+        let uid = text("impersonate-uid").unwrap_or_default().to_owned();
+        Ok(User { name: name.into(), uid, groups })
     }
 
     fn may(&self, user: &User, act: &Act) -> Result<(), Failure> {
@@ -148,6 +185,19 @@ impl Server {
             ["version"] => Some(version()),
             ["api"] => return Ok(discovery::root(true, accept)),
             ["apis"] => return Ok(discovery::root(false, accept)),
+            ["openapi", "v2"] => {
+                let in_protobuf = accept.contains("protobuf");
+                let kind = if in_protobuf { V2_PROTOBUF } else { "application/json" };
+                let kind = HeaderValue::from_static(kind);
+                return Ok(
+                    ([(header::CONTENT_TYPE, kind)], openapi::v2(in_protobuf)).into_response()
+                );
+            }
+            ["openapi", "v3"] => Some(openapi::index()),
+            ["openapi", "v3", name @ ..] => {
+                let document = openapi::document(&name.join("/")).ok_or_else(missing)?;
+                return Ok(answer::json_text(document.text.clone()));
+            }
             ["api", version] => discovery::resources("", version),
             ["apis", group] => discovery::group(group),
             ["apis", group, version] => discovery::resources(group, version),
@@ -207,6 +257,8 @@ impl Server {
         }
     }
 }
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 fn missing() -> Failure {
     Failure::new(Reason::NotFound, "the server could not find the requested resource")

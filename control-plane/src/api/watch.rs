@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     answer,
     asked::Asked,
-    negotiate::Shape,
+    negotiate::{Answer, Format, Shape},
     read::selects,
     show::{self, Include},
     status::{Failure, Reason},
@@ -25,6 +25,8 @@ use crate::{
     store::{Event, Revision, Watch},
 };
 
+const NOT_OLDER: &str = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+                         resourceVersionMatch to NotOlderThan";
 /// How often a quiet watch says how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// How long a watch goes on if the client does not say.
@@ -45,6 +47,7 @@ pub fn version(text: &str) -> Result<Revision, Failure> {
 struct Watcher {
     registry: Arc<Registry>,
     resource: &'static Resource,
+    format: Format,
     shape: Shape,
     include: Include,
     labels: Selector,
@@ -72,7 +75,7 @@ pub async fn watch(
         fields = Selector::fields(&text, &["metadata.name"])
             .map_err(|error| Failure::new(Reason::BadRequest, error.to_string()))?;
     }
-    let shape = asked.answer()?.shape;
+    let Answer { format, shape } = asked.answer()?;
     let text = asked.query.text("resourceVersion");
     let initial = match asked.query.text("sendInitialEvents") {
         "" => matches!(text, "" | "0"),
@@ -80,8 +83,7 @@ pub async fn watch(
     };
     let ends_initial = asked.query.is_on("sendInitialEvents");
     if ends_initial && asked.query.text("resourceVersionMatch") != "NotOlderThan" {
-        let words = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-        return Err(Failure::new(Reason::Invalid, words));
+        return Err(Failure::new(Reason::Invalid, NOT_OLDER));
     }
     let scope = asked.scope(resource)?;
     let asked_version = version(text)?;
@@ -93,7 +95,9 @@ pub async fn watch(
     let after = listing.as_ref().map_or(asked_version, |listing| listing.revision);
     let watch = match registry.watch(&scope, after).await {
         Ok(watch) => watch,
-        Err(failure) if failure.reason() == Reason::Expired => return Ok(refused(&failure)),
+        Err(failure) if failure.reason() == Reason::Expired => {
+            return Ok(refused(format, &failure));
+        }
         Err(failure) => return Err(failure),
     };
     let seconds = asked.query.number("timeoutSeconds")?.and_then(|it| u64::try_from(it).ok());
@@ -101,6 +105,7 @@ pub async fn watch(
     let mut watcher = Watcher {
         registry: registry.clone(),
         resource,
+        format,
         shape,
         include: Include::parse(asked.query.text("includeObject")),
         labels,
@@ -131,14 +136,12 @@ pub async fn watch(
         let piece = watcher.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
     });
-    Ok(answer::json_text(Body::from_stream(pieces)))
+    Ok(answer::stream(format, Body::from_stream(pieces)))
 }
 
 /// A watch that ends as it begins, as clients expect of one that is too old.
-fn refused(failure: &Failure) -> Response {
-    let mut text = json!({"type": "ERROR", "object": failure.status()}).to_string();
-    text.push('\n');
-    answer::json_text(text)
+fn refused(format: Format, failure: &Failure) -> Response {
+    answer::stream(format, answer::event(format, "ERROR", &failure.status()).into())
 }
 
 impl Watcher {
@@ -192,7 +195,7 @@ impl Watcher {
     fn write(&mut self, text: &mut Vec<u8>, event: &Event) {
         self.sent = self.sent.max(event.revision);
         let is_plain = self.labels.is_empty() && self.fields.is_empty();
-        if is_plain && self.shape == Shape::Whole {
+        if is_plain && self.shape == Shape::Whole && self.format != Format::Protobuf {
             let (kind, value) = match (&event.before, &event.after) {
                 (None, Some(after)) => ("ADDED", &after.value),
                 (Some(_), Some(after)) => ("MODIFIED", &after.value),
@@ -221,9 +224,7 @@ impl Watcher {
     fn frame(&mut self, kind: &str, object: Value) -> Vec<u8> {
         let shown = show::one(self.resource, object, self.shape, self.include, self.heads);
         self.heads = false;
-        let mut text = json!({"type": kind, "object": shown}).to_string().into_bytes();
-        text.push(b'\n');
-        text
+        answer::event(self.format, kind, &shown)
     }
 
     fn bookmark(&self, ends_initial: bool) -> Vec<u8> {
@@ -245,8 +246,6 @@ impl Watcher {
                 table
             }
         };
-        let mut text = json!({"type": "BOOKMARK", "object": object}).to_string().into_bytes();
-        text.push(b'\n');
-        text
+        answer::event(self.format, "BOOKMARK", &object)
     }
 }

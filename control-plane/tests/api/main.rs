@@ -7,6 +7,8 @@
     reason = "a test that cannot go on fails, and one that cannot run says so"
 )]
 
+mod apply;
+mod protobuf;
 mod rollout;
 
 use std::{

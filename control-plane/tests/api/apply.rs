@@ -1,0 +1,110 @@
+//! What kubectl asks the OpenAPI documents for: explain, apply, diff, validation.
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::{Value, json};
+
+use super::{Cluster, skipped};
+
+/// Every kubectl that is installed: the one on the path, and those of other versions beside it.
+fn kubectls() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap();
+    let first =
+        std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|it| it.exists());
+    let folder = first.and_then(|it| Some(it.canonicalize().ok()?.parent()?.to_owned()));
+    let others = folder.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten();
+    let mut all: Vec<PathBuf> = others
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|it| {
+            it.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl.1."))
+        })
+        .collect();
+    all.push(PathBuf::from("kubectl"));
+    all
+}
+
+fn write(cluster: &Cluster, object: &Value) -> String {
+    let file = cluster.folder.path().join("applied.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn deployment(image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 0, "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [
+                    {"name": "web", "image": image, "ports": [{"containerPort": 80}]},
+                    {"name": "log", "image": "log:1"},
+                ]},
+            },
+        },
+    })
+}
+
+#[test]
+fn types_are_explained_field_by_field() {
+    if skipped("types_are_explained_field_by_field") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let text = cluster.says(&["explain", "pod.spec.containers.image"]);
+    assert!(text.contains("Container image name"), "{text}");
+    let text = cluster.says(&["explain", "deployments", "--recursive"]);
+    assert!(text.contains("maxSurge") && text.contains("VERSION:    v1"), "{text}");
+}
+
+#[test]
+fn what_is_applied_is_merged_and_what_left_the_file_goes() {
+    if skipped("what_is_applied_is_merged_and_what_left_the_file_goes") {
+        return;
+    }
+    for program in kubectls() {
+        let cluster = Cluster::start();
+        let run = |arguments: &[&str]| {
+            let output = Command::new(&program)
+                .args(arguments)
+                .env("KUBECONFIG", cluster.kubeconfig())
+                .env("HOME", cluster.folder.path())
+                .output()
+                .unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap(), error)
+        };
+        let file = write(&cluster, &deployment("web:1"));
+        let (code, text, error) = run(&["apply", "-f", &file]);
+        assert_eq!(
+            (code, text.trim()),
+            (Some(0), "deployment.apps/web created"),
+            "{program:?}: {error}"
+        );
+        // Somebody else adds what the file does not speak of.
+        cluster.says(&["annotate", "deployment", "web", "note=kept"]);
+        let mut changed = deployment("web:2");
+        changed["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().pop();
+        let file = write(&cluster, &changed);
+        let (code, text, error) = run(&["diff", "-f", &file]);
+        assert_eq!(code, Some(1), "{program:?}: {error}");
+        assert!(text.contains("-        image: web:1") || text.contains("web:2"), "{text}");
+        let (code, text, error) = run(&["apply", "-f", &file]);
+        assert_eq!(
+            (code, text.trim()),
+            (Some(0), "deployment.apps/web configured"),
+            "{program:?}: {error}"
+        );
+        let now = cluster.get("deployment/web");
+        let containers = now["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 1, "{program:?}: {containers:?}");
+        assert_eq!(containers[0]["image"], "web:2");
+        assert_eq!(now["metadata"]["annotations"]["note"], "kept");
+        let (code, text, error) = run(&["apply", "-f", &file]);
+        assert_eq!(
+            (code, text.trim()),
+            (Some(0), "deployment.apps/web unchanged"),
+            "{program:?}: {error}"
+        );
+    }
+}
