@@ -75,6 +75,7 @@ pub static RESOURCES: &[Resource] = &[
         parts: &[STATUS, part("finalize", &["update"])],
         short: &["ns"],
         fields: &["status.phase"],
+        columns: columns::cluster::NAMESPACE,
         ..of(CORE, "v1", "Namespace", "namespaces", "namespace")
     },
     Resource {
@@ -82,6 +83,7 @@ pub static RESOURCES: &[Resource] = &[
         short: &["no"],
         parts: &[STATUS, part_of("proxy", "", "", "NodeProxyOptions", PROXY)],
         fields: &["spec.unschedulable"],
+        columns: columns::cluster::NODE,
         ..of(CORE, "v1", "Node", "nodes", "node")
     },
     Resource {
@@ -110,6 +112,7 @@ pub static RESOURCES: &[Resource] = &[
             "status.nominatedNodeName",
         ],
         has_generation: true,
+        columns: columns::pods::POD,
         ..of(CORE, "v1", "Pod", "pods", "pod")
     },
     Resource {
@@ -117,11 +120,24 @@ pub static RESOURCES: &[Resource] = &[
         categories: ALL,
         parts: &[STATUS, part_of("proxy", "", "", "ServiceProxyOptions", PROXY)],
         fields: &["spec.clusterIP", "spec.type"],
+        columns: columns::network::SERVICE,
         ..of(CORE, "v1", "Service", "services", "service")
     },
-    Resource { short: &["ep"], ..of(CORE, "v1", "Endpoints", "endpoints", "endpoints") },
-    Resource { short: &["cm"], ..of(CORE, "v1", "ConfigMap", "configmaps", "configmap") },
-    Resource { fields: &["type"], ..of(CORE, "v1", "Secret", "secrets", "secret") },
+    Resource {
+        short: &["ep"],
+        columns: columns::network::ENDPOINTS,
+        ..of(CORE, "v1", "Endpoints", "endpoints", "endpoints")
+    },
+    Resource {
+        short: &["cm"],
+        columns: columns::cluster::CONFIG_MAP,
+        ..of(CORE, "v1", "ConfigMap", "configmaps", "configmap")
+    },
+    Resource {
+        fields: &["type"],
+        columns: columns::cluster::SECRET,
+        ..of(CORE, "v1", "Secret", "secrets", "secret")
+    },
     Resource {
         short: &["ev"],
         fields: &[
@@ -137,11 +153,13 @@ pub static RESOURCES: &[Resource] = &[
             "source",
             "type",
         ],
+        columns: columns::events::EVENT,
         ..of(CORE, "v1", "Event", "events", "event")
     },
     Resource {
         short: &["sa"],
         parts: &[part_of("token", "authentication.k8s.io", "v1", "TokenRequest", &["create"])],
+        columns: columns::cluster::ACCOUNT,
         ..of(CORE, "v1", "ServiceAccount", "serviceaccounts", "serviceaccount")
     },
     Resource {
@@ -150,15 +168,20 @@ pub static RESOURCES: &[Resource] = &[
         parts: &[STATUS, SCALE],
         fields: &["status.replicas"],
         has_generation: true,
+        columns: columns::workloads::REPLICATION_CONTROLLER,
         ..of(CORE, "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller")
     },
-    of(CORE, "v1", "PodTemplate", "podtemplates", "podtemplate"),
+    Resource {
+        columns: columns::pods::TEMPLATE,
+        ..of(CORE, "v1", "PodTemplate", "podtemplates", "podtemplate")
+    },
     Resource { short: &["limits"], ..of(CORE, "v1", "LimitRange", "limitranges", "limitrange") },
     Resource {
         short: &["deploy"],
         categories: ALL,
         parts: &[STATUS, SCALE],
         has_generation: true,
+        columns: columns::workloads::DEPLOYMENT,
         ..of(APPS, "v1", "Deployment", "deployments", "deployment")
     },
     Resource {
@@ -167,40 +190,53 @@ pub static RESOURCES: &[Resource] = &[
         parts: &[STATUS, SCALE],
         fields: &["status.replicas"],
         has_generation: true,
+        columns: columns::workloads::REPLICA_SET,
         ..of(APPS, "v1", "ReplicaSet", "replicasets", "replicaset")
     },
     Resource {
         has_generation: true,
+        columns: columns::network::SLICE,
         ..of("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
     },
-    of("coordination.k8s.io", "v1", "Lease", "leases", "lease"),
+    Resource {
+        columns: columns::cluster::LEASE,
+        ..of("coordination.k8s.io", "v1", "Lease", "leases", "lease")
+    },
     Resource {
         short: &["pdb"],
         parts: &[STATUS],
         has_generation: true,
+        columns: columns::workloads::BUDGET,
         ..of("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget")
     },
     Resource {
         namespaced: false,
         parts: &[STATUS],
+        columns: columns::network::NETWORK,
         ..of("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "servicecidr")
     },
     Resource {
         namespaced: false,
         short: &["ip"],
         fields: &["spec.parentRef.name", "spec.parentRef.namespace", "spec.parentRef.resource"],
+        columns: columns::network::ADDRESS,
         ..of("networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ipaddress")
     },
     of(RBAC, "v1", "Role", "roles", "role"),
-    of(RBAC, "v1", "RoleBinding", "rolebindings", "rolebinding"),
+    Resource {
+        columns: columns::access::BINDING,
+        ..of(RBAC, "v1", "RoleBinding", "rolebindings", "rolebinding")
+    },
     Resource { namespaced: false, ..of(RBAC, "v1", "ClusterRole", "clusterroles", "clusterrole") },
     Resource {
         namespaced: false,
+        columns: columns::access::BINDING,
         ..of(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding")
     },
     Resource {
         namespaced: false,
         short: &["pc"],
+        columns: columns::cluster::PRIORITY,
         ..of("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "priorityclass")
     },
     review("authentication.k8s.io", "TokenReview", "tokenreviews", "tokenreview"),

@@ -42,7 +42,7 @@ impl Log {
             path: path.to_owned(),
             cause: Arc::new(cause),
         };
-        let database = Database::create(path).map_err(|error| failed(error.into()))?;
+        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| failed(error.into()))?;
         let log = Self { database, path: path.to_owned() };
         log.prepare()?;
         let history = log.read()?;

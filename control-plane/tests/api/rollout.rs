@@ -192,3 +192,51 @@ fn a_pod_that_fits_nowhere_says_why() {
     });
     assert!(message.contains("Insufficient cpu"), "{message}");
 }
+
+#[test]
+fn people_are_shown_what_upstream_shows() {
+    if skipped("people_are_shown_what_upstream_shows") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let _nodes = Nodes::start(&cluster, 1);
+    cluster.created(&deployment("web", 2, "web:1"));
+    let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 8080}]);
+    let spec = json!({"type": "NodePort", "ports": ports, "selector": {"app": "web"}});
+    cluster.created(&service("web", &spec));
+    cluster.says(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    // Each table without the column of ages.
+    let table = |what: &[&str]| {
+        let arguments = [&["get"][..], what].concat();
+        let text = cluster.says(&arguments);
+        let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        lines.collect::<Vec<String>>()
+    };
+    let pods = table(&["pods"]);
+    assert_eq!(pods[0], "NAME READY STATUS RESTARTS AGE");
+    assert!(pods[1].starts_with("web-") && pods[1].contains(" 1/1 Running 0 "), "{}", pods[1]);
+    let pods = table(&["pods", "-o", "wide"]);
+    assert_eq!(pods[0], "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES");
+    assert!(pods[1].contains(" 10.128.0.") && pods[1].ends_with("simulated-0 <none> <none>"));
+    let deployments = table(&["deployments", "-o", "wide"]);
+    assert_eq!(deployments[0], "NAME READY UP-TO-DATE AVAILABLE AGE CONTAINERS IMAGES SELECTOR");
+    assert!(deployments[1].starts_with("web 2/2 2 2 "), "{}", deployments[1]);
+    assert!(deployments[1].ends_with(" web web:1 app=web"), "{}", deployments[1]);
+    let services = table(&["service", "web"]);
+    assert_eq!(services[0], "NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE");
+    let words: Vec<&str> = services[1].split(' ').collect();
+    assert_eq!((words[1], words[3]), ("NodePort", "<none>"));
+    assert!(words[4].starts_with("80:3") && words[4].ends_with("/TCP"), "{}", services[1]);
+    let nodes = table(&["nodes"]);
+    assert_eq!(nodes[0], "NAME STATUS ROLES AGE VERSION");
+    assert!(nodes[1].starts_with("simulated-0 Ready <none> "), "{}", nodes[1]);
+    cluster.says(&["cordon", "simulated-0"]);
+    assert!(table(&["nodes"])[1].contains("Ready,SchedulingDisabled"));
+    let text = cluster.says(&["describe", "deployment", "web"]);
+    assert!(
+        text.contains("2 desired | 2 updated | 2 total | 2 available | 0 unavailable"),
+        "{text}"
+    );
+    let text = cluster.says(&["rollout", "history", "deployment/web"]);
+    assert!(text.contains("REVISION") && text.contains("1         <none>"), "{text}");
+}
