@@ -8,3 +8,4 @@ pub mod packets;
 pub mod report;
 pub mod rig;
 pub mod routing;
+pub mod xdp_object;

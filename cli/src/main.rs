@@ -9,6 +9,7 @@ mod mode;
 mod options;
 mod proxy;
 mod server;
+mod service;
 mod tools;
 
 use std::process::ExitCode;

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use control_plane::{registry, server};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+
+use crate::service;
 
 /// Serves the Kubernetes API.
 #[derive(Debug, clap::Args)]
@@ -34,28 +34,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(&arguments.log).with_context(|| format!("--log {:?}", arguments.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    service::log_to_stderr(&arguments.log)?;
     let settings = server::Settings {
         registry: registry::Settings { networks: networks(&arguments)? },
         data: arguments.data_dir,
         listen: arguments.listen,
         kubeconfig: arguments.kubeconfig,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
+    service::block_on(async {
+        let stop = service::told_to_stop()?;
         let serving = |address| tracing::info!(%address, "the API is served");
         Ok(server::run(settings, stop, serving).await?)
     })

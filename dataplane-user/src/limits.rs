@@ -13,6 +13,8 @@ pub const LOOPBACK4: &str = "NodePort on 127.0.0.1";
 pub const LOOPBACK6: &str = "NodePort on ::1";
 /// One endpoint per client and service port, whichever of its frontends the client uses.
 pub const AFFINITY_OF_FRONTENDS: &str = "session affinity across the frontends of a service port";
+/// After which a client without new connections chooses again.
+pub const AFFINITY_TIMEOUT: &str = "the timeout of session affinity";
 /// Who asks two Services that share an endpoint, from one address and port.
 pub const CLIENT_PORT: &str = "one client port with two Services that share an endpoint";
 

@@ -136,9 +136,6 @@ impl Server {
         let is_health = ["/healthz", "/livez", "/readyz"].iter().any(|it| {
             path.strip_prefix(it).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        if path == "/version" {
-            return Some(answer::json_text(version().to_string()));
-        }
         if !is_health {
             return None;
         }
@@ -152,6 +149,7 @@ impl Server {
     fn other(path: &str, accept: &str) -> Result<Response, Failure> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let value = match parts.as_slice() {
+            ["version"] => Some(version()),
             ["api"] => return Ok(discovery::root(true, accept)),
             ["apis"] => return Ok(discovery::root(false, accept)),
             ["api", version] => discovery::resources("", version),

@@ -86,6 +86,7 @@ pub async fn update(
 /// What a subresource may change, on what is there.
 fn narrowed(asked: &Asked, old: &Value, new: &Value) -> Value {
     let field = match asked.target.subresource.as_str() {
+        "resize" => return resized(old, new),
         "finalize" => "finalizers",
         "ephemeralcontainers" => "ephemeralContainers",
         _ => return new.clone(),
@@ -94,6 +95,23 @@ fn narrowed(asked: &Asked, old: &Value, new: &Value) -> Value {
     let value = object::at(new, &["spec", field]).cloned().unwrap_or_else(|| json!([]));
     map(&mut object, &["spec"]).insert(field.into(), value);
     object
+}
+
+/// A pod whose containers have the resources of another one's.
+fn resized(old: &Value, new: &Value) -> Value {
+    let mut pod = old.clone();
+    for field in ["containers", "initContainers"] {
+        let wanted = object::list(new, &["spec", field]);
+        let spec = map(&mut pod, &["spec"]);
+        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+            let name = object::text(container, &["name"]).to_owned();
+            let other = wanted.iter().find(|it| object::text(it, &["name"]) == name);
+            if let Some(resources) = other.and_then(|it| it.get("resources")) {
+                map(container, &[]).insert("resources".into(), resources.clone());
+            }
+        }
+    }
+    pod
 }
 
 /// An object that a patch changes.

@@ -119,11 +119,14 @@ impl Tools {
         text: &str,
     ) -> Result<(), CommandError> {
         let is_listed = variant != Variant::Legacy && text.lines().any(|line| line == LIST);
-        if is_listed && self.restore_as_it_is(family, variant, text).is_ok() {
-            return Ok(());
+        if is_listed {
+            match self.restore_as_it_is(family, variant, text) {
+                // The legacy variant cannot list what it has not written yet, and needs not. A rule
+                // that is refused will be refused again, with its number among the lines without.
+                Err(CommandError::Line { .. } | CommandError::Failed { .. }) => {}
+                result => return result,
+            }
         }
-        // The legacy variant cannot list what it has not written yet, and needs not. Whatever else was
-        // wrong will be wrong again.
         let lines = text.lines().filter(|line| *line != LIST);
         let text: String = lines.flat_map(|line| [line, "\n"]).collect();
         self.restore_as_it_is(family, variant, &text)

@@ -83,8 +83,7 @@ pub(super) fn restore(
 ) -> Restore {
     let mut restore = Restore::default();
     for table in Table::ALL {
-        let others = kernel.chains.keys().filter(|(of, _)| *of == table).count();
-        let mut section = Section { others, ..Section::default() };
+        let mut section = Section::default();
         let hooks = fixed.hooks().into_iter().filter(|of| of.table == table);
         let entrances: BTreeSet<Chain> = hooks.filter_map(|of| of.rule.leads_to()).collect();
         for place in places.iter().filter(|(of, _)| *of == table) {
@@ -107,7 +106,7 @@ pub(super) fn restore(
                 restore.hooks.insert(at, wanted);
             }
         }
-        section.end(table, &mut restore.text);
+        section.end(table, kernel, &mut restore.text);
     }
     restore
 }
@@ -126,7 +125,7 @@ pub(super) fn removal(kernel: &Kernel) -> Restore {
             section.hook(name, Some(seen), &[]);
             restore.hooks.insert((table, name.clone()), Vec::new());
         }
-        section.end(table, &mut restore.text);
+        section.end(table, kernel, &mut restore.text);
     }
     restore
 }
@@ -151,9 +150,8 @@ struct Section {
     chains: String,
     rules: String,
     deletes: String,
-    /// How many chains it is about, and how many more of ours there are.
+    /// How many chains it is about.
     count: usize,
-    others: usize,
 }
 
 impl Section {
@@ -187,13 +185,11 @@ impl Section {
     /// command that changes nothing. What comes before it are the rules in chains of the kernel, which
     /// it would keep from being made, and what they lead to. Where many chains are there already,
     /// reading them costs more than it saves.
-    fn end(&self, table: Table, text: &mut String) {
-        let Self { entrances, hooks, chains, rules, deletes, count, others } = self;
-        let list = if *count >= LISTED_FROM && count > others {
-            format!("{LIST}\n")
-        } else {
-            String::new()
-        };
+    fn end(&self, table: Table, kernel: &Kernel, text: &mut String) {
+        let Self { entrances, hooks, chains, rules, deletes, count } = self;
+        let there = || kernel.chains.keys().filter(|(of, _)| *of == table).count();
+        let is_listed = *count >= LISTED_FROM && *count > there();
+        let list = if is_listed { format!("{LIST}\n") } else { String::new() };
         if *count > 0 || !hooks.is_empty() {
             let name = table.name();
             write(

@@ -26,8 +26,11 @@ pub const LIMITS: &[Limit] = &[
     },
     Limit {
         feature: limits::AFFINITY_OF_FRONTENDS,
-        why: "not there: each address and port is a virtual server, and persistence is a virtual server's; its \
-              timeout begins when the client's last connection ends",
+        why: "not there: each address and port is a virtual server, and persistence is a virtual server's",
+    },
+    Limit {
+        feature: limits::AFFINITY_TIMEOUT,
+        why: "begins when the kernel forgets the client's last connection: for TCP two minutes after its end",
     },
     Limit {
         feature: "session affinity of clients on this node to an external address",

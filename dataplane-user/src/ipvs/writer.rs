@@ -6,6 +6,7 @@ mod leaving;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, SocketAddr},
 };
 
@@ -38,6 +39,15 @@ pub struct Writer {
     checked: Option<ServerKey>,
     /// When the last call came.
     now_ms: u64,
+}
+
+/// Decides in which order the destinations of a virtual server are added. Where they take turns, the
+/// kernel begins with the one that came last: were that the same for all, the first clients of all
+/// services would meet on one endpoint.
+fn turn(key: ServerKey, to: &SocketAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, to).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Writer {
@@ -139,7 +149,9 @@ impl Writer {
             steps.push(Step::Server { key, scheduling: *scheduling, exists: seen.is_some() });
         }
         let is_new = |to: &&SocketAddr| seen.is_none_or(|seen| !seen.destinations.contains(*to));
-        steps.extend(destinations.iter().filter(is_new).map(|to| {
+        let mut new: Vec<&SocketAddr> = destinations.iter().filter(is_new).collect();
+        new.sort_by_key(|to| turn(key, to));
+        steps.extend(new.into_iter().map(|to| {
             let exists = self.leaving.contains(key, *to);
             Step::Destination { key, to: *to, takes_new: true, exists }
         }));

@@ -35,7 +35,17 @@ const STAGES: [Stage; 4] = [
     Stage { mode: "ebpf", filters: &["verifier::", SCTP, CLUSTER_IP, NODE_PORT] },
     Stage {
         mode: "ipvs",
-        filters: &[SCTP, "traffic::cluster_ip::", "traffic::refusal::", NODE_PORT, LOCAL, AFFINITY],
+        filters: &[
+            SCTP,
+            "traffic::cluster_ip::",
+            "traffic::refusal::",
+            NODE_PORT,
+            LOCAL,
+            AFFINITY,
+            "connections_drain_and_datagrams_leave_at_once",
+            "source_ranges_keep_other_clients",
+            "udp_is_selected_again",
+        ],
     },
     Stage { mode: "nftables", filters: &[SCTP, CLUSTER_IP] },
     Stage { mode: "iptables", filters: &[SCTP, CLUSTER_IP] },
@@ -44,7 +54,7 @@ const SCTP: &str = "traffic::sctp::";
 const CLUSTER_IP: &str = "a_cluster_ip_leads_to_endpoints_on_both_nodes";
 const NODE_PORT: &str = "a_node_port_leads_from_outside_to_endpoints_on_both_nodes";
 const LOCAL: &str = "external_local_keeps_the_clients_address_and_stays_on_the_node";
-const AFFINITY: &str = "a_client_has_one_endpoint_however_it_comes_to_a_service_port";
+const AFFINITY: &str = "a_client_stays_with_its_endpoint_and_ports_choose_for_themselves";
 
 pub(super) fn run(report: &mut Report) {
     let built = check("the binary under test", report, || {

@@ -12,6 +12,8 @@ use aya::{
     programs::{TestRunAttrs, Xdp, XdpMode},
 };
 
+use crate::xdp_object::{NAME, object};
+
 /// Frames of the first call, by which the next ones are sized, and of the largest one.
 const CHUNK: u32 = 4_096;
 const FRAMES_MAX: u32 = 1 << 24;
@@ -49,12 +51,13 @@ impl Generator {
     pub fn new(device: &'static str, mut frame: Vec<u8>) -> anyhow::Result<Self> {
         frame.resize(frame.len().next_multiple_of(4), 0);
         let index = nix::net::if_::if_nametoindex(device).context("the device is gone")?;
-        let mut sink = Ebpf::load(&elf(&[instruction(0xb7, 0, 0, u32::from(DROP)), EXIT].concat()))
-            .context("cannot load the program that drops")?;
+        let mut sink =
+            Ebpf::load(&object(&[instruction(0xb7, 0, 0, u32::from(DROP)), EXIT].concat()))
+                .context("cannot load the program that drops")?;
         let program = xdp(&mut sink)?;
         program.load().context("the kernel refuses the program that drops")?;
         program.attach(device, XdpMode::Driver).context("cannot attach the program that drops")?;
-        let mut sender = Ebpf::load(&elf(&code(&frame))).context("cannot load the generator")?;
+        let mut sender = Ebpf::load(&object(&code(&frame))).context("cannot load the generator")?;
         xdp(&mut sender)?.load().context("the kernel refuses the generator")?;
         Ok(Self { sender, _sink: sink, device, index, frame })
     }
@@ -119,7 +122,6 @@ fn received(device: &str) -> anyhow::Result<u64> {
 }
 
 const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
-const NAME: &str = "frames";
 
 /// One instruction: code, registers (source above destination), offset, immediate.
 fn instruction(code: u8, registers: u8, offset: i16, immediate: u32) -> [u8; 8] {
@@ -148,57 +150,4 @@ fn code(frame: &[u8]) -> Vec<u8> {
     code.push(instruction(0xb7, 0x00, 0, u32::from(SEND)));
     code.push(EXIT);
     code.concat()
-}
-
-/// Bytes of an ELF header, a section header and a symbol (ELF64).
-const HEADER: usize = 64;
-const SYMBOL: usize = 24;
-const STRINGS: &[u8] = b"\0frames\0xdp\0license\0.symtab\0.strtab\0";
-
-/// Section name, type, bytes, link, first global symbol, size of an entry.
-struct Section(&'static str, u32, Vec<u8>, u32, u32, u64);
-
-/// A relocatable object with this code in section `xdp`.
-fn elf(code: &[u8]) -> Vec<u8> {
-    // STT_FUNC, STB_GLOBAL, in section 1.
-    let mut symbols = vec![0; SYMBOL];
-    symbols.extend(name(NAME).to_le_bytes());
-    symbols.extend([0x12, 0, 1, 0]);
-    symbols.extend(0_u64.to_le_bytes());
-    symbols.extend((code.len() as u64).to_le_bytes());
-    let sections = [
-        Section("xdp", 1, code.to_vec(), 0, 0, 0),
-        Section("license", 1, b"GPL\0".to_vec(), 0, 0, 0),
-        Section(".symtab", 2, symbols, 4, 1, SYMBOL as u64),
-        Section(".strtab", 3, STRINGS.to_vec(), 0, 0, 0),
-    ];
-    let mut body = Vec::new();
-    let mut headers = vec![0; HEADER];
-    for Section(section, kind, bytes, link, first_global, entry) in sections {
-        let at = (HEADER + body.len()) as u64;
-        // Code is allocated and executable.
-        let flags: u64 = if section == "xdp" { 6 } else { 0 };
-        headers.extend([name(section), kind].map(u32::to_le_bytes).concat());
-        headers.extend([flags, 0, at, bytes.len() as u64].map(u64::to_le_bytes).concat());
-        headers.extend([link, first_global].map(u32::to_le_bytes).concat());
-        headers.extend([8, entry].map(u64::to_le_bytes).concat());
-        body.extend(bytes);
-        body.resize(body.len().next_multiple_of(8), 0);
-    }
-    // ELF64, little-endian, version 1; relocatable, EM_BPF (247).
-    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\xf7\0\x01\0\0\0".to_vec();
-    file.extend([0, 0, (HEADER + body.len()) as u64].map(u64::to_le_bytes).concat());
-    file.extend(0_u32.to_le_bytes());
-    file.extend([64_u16, 0, 0, 64, 5, 4].map(u16::to_le_bytes).concat());
-    file.extend(body);
-    file.extend(headers);
-    file
-}
-
-/// Where a name begins among the strings.
-fn name(text: &str) -> u32 {
-    let at = STRINGS
-        .windows(text.len() + 1)
-        .position(|window| window.strip_suffix(b"\0") == Some(text.as_bytes()));
-    at.and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
 }

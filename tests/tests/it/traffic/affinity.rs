@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, thread, time::Duration};
 
-use dataplane_user::limits::AFFINITY_OF_FRONTENDS;
+use dataplane_user::limits::{AFFINITY_OF_FRONTENDS, AFFINITY_TIMEOUT};
 use hashplane_tests::{
     Place, Service,
     agent::protocol::Transport,
@@ -110,7 +110,7 @@ fn a_client_has_one_endpoint_however_it_comes_to_a_service_port() {
 
 #[test]
 fn a_client_chooses_again_once_it_was_away_for_longer_than_the_timeout() {
-    if skipped() {
+    if skipped() || limited(AFFINITY_TIMEOUT) {
         return;
     }
     let world = World::new();
