@@ -1,5 +1,14 @@
 //! What holds for each kind of object: its defaults, and what it must be like.
 
+mod field;
+mod fill;
+mod metadata;
+pub mod others;
+pub mod pods;
+pub mod services;
+mod text;
+pub mod workloads;
+
 use serde_json::Value;
 
 use crate::api::status::Cause;

@@ -2,7 +2,11 @@
 //!
 //! The table says how objects are written in protobuf, and which fields there are at all.
 
+mod check;
+
 use std::{collections::BTreeMap, sync::LazyLock};
+
+pub use self::check::{Mismatch, prune};
 
 /// The table, message by message.
 const TABLE: &str = include_str!("schema/messages.txt");

@@ -18,6 +18,7 @@ use crate::{
     patch,
     registry::{Delete, Deleted, Part, Registry, encoded},
     resource::Resource,
+    schema,
 };
 
 /// The most operations that a JSON patch may have.
@@ -29,9 +30,49 @@ pub async fn create(
     asked: &Asked,
     resource: &'static Resource,
 ) -> Result<Response, Failure> {
-    let object = body_of(asked, resource)?;
+    let mut object = body_of(asked, resource)?;
+    let unknown = checked(asked, resource, &mut object)?;
     let object = registry.create(&asked.scope(resource)?, object, false).await?;
-    Ok(answer::object(asked, resource, object, StatusCode::CREATED))
+    Ok(warned(answer::object(asked, resource, object, StatusCode::CREATED), &unknown))
+}
+
+/// Takes out what the kind does not have, or refuses it, as `fieldValidation` says; the warnings.
+fn checked(asked: &Asked, resource: &Resource, object: &mut Value) -> Result<Vec<String>, Failure> {
+    let Some(kind) = schema::of(&resource.api_version(), resource.kind) else {
+        return Ok(Vec::new());
+    };
+    let refuse = |why: &str| {
+        let (kind, version) = (resource.kind, resource.version);
+        let words = format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}");
+        Failure::new(Reason::BadRequest, words)
+    };
+    let unknown = schema::prune(object, kind, resource.kind)
+        .map_err(|mismatch| refuse(&mismatch.to_string()))?;
+    let unknown: Vec<String> = unknown.iter().map(|it| format!("unknown field {it:?}")).collect();
+    match asked.query.text("fieldValidation") {
+        "Ignore" => Ok(Vec::new()),
+        "Strict" if !unknown.is_empty() => {
+            Err(refuse(&format!("strict decoding error: {}", unknown.join(", "))))
+        }
+        "" | "Warn" | "Strict" => Ok(unknown),
+        other => {
+            let words = format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""
+            );
+            Err(Failure::new(Reason::Invalid, words))
+        }
+    }
+}
+
+/// An answer with `Warning` headers (RFC 7234, section 5.5; 299 is miscellaneous).
+fn warned(mut response: Response, warnings: &[String]) -> Response {
+    for warning in warnings {
+        let text = format!("299 - {warning:?}");
+        if let Ok(text) = header::HeaderValue::from_str(&text) {
+            response.headers_mut().append(header::WARNING, text);
+        }
+    }
+    response
 }
 
 /// The body, which has to be of the resource's kind.
@@ -69,7 +110,8 @@ pub async fn update(
     asked: &Asked,
     resource: &'static Resource,
 ) -> Result<Response, Failure> {
-    let object = body_of(asked, resource)?;
+    let mut object = body_of(asked, resource)?;
+    let unknown = checked(asked, resource, &mut object)?;
     let scope = asked.scope(resource)?;
     let part = part_of(asked);
     let name = &asked.target.name;
@@ -80,7 +122,7 @@ pub async fn update(
     }
     let object =
         registry.change(&scope, name, part, &|old| Ok(narrowed(asked, old, &object))).await?;
-    Ok(answer::object(asked, resource, object, StatusCode::OK))
+    Ok(warned(answer::object(asked, resource, object, StatusCode::OK), &unknown))
 }
 
 /// What a subresource may change, on what is there.
@@ -137,6 +179,7 @@ pub async fn patch(
     let change = |old: &Value| {
         let mut new = old.clone();
         apply(&media, resource.kind, &mut new, &body)?;
+        checked(asked, resource, &mut new)?;
         // Without a version of its own, a patch applies to whatever is there.
         if object::at(&body, &["metadata", "resourceVersion"]).is_none() {
             map(&mut new, &["metadata"]).remove("resourceVersion");

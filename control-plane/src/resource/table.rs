@@ -76,6 +76,7 @@ pub static RESOURCES: &[Resource] = &[
         short: &["ns"],
         fields: &["status.phase"],
         columns: columns::cluster::NAMESPACE,
+        rules: rules::others::NAMESPACE,
         ..of(CORE, "v1", "Namespace", "namespaces", "namespace")
     },
     Resource {
@@ -84,6 +85,7 @@ pub static RESOURCES: &[Resource] = &[
         parts: &[STATUS, part_of("proxy", "", "", "NodeProxyOptions", PROXY)],
         fields: &["spec.unschedulable"],
         columns: columns::cluster::NODE,
+        rules: rules::others::NODE,
         ..of(CORE, "v1", "Node", "nodes", "node")
     },
     Resource {
@@ -113,6 +115,7 @@ pub static RESOURCES: &[Resource] = &[
         ],
         has_generation: true,
         columns: columns::pods::POD,
+        rules: rules::pods::POD,
         ..of(CORE, "v1", "Pod", "pods", "pod")
     },
     Resource {
@@ -121,21 +124,25 @@ pub static RESOURCES: &[Resource] = &[
         parts: &[STATUS, part_of("proxy", "", "", "ServiceProxyOptions", PROXY)],
         fields: &["spec.clusterIP", "spec.type"],
         columns: columns::network::SERVICE,
+        rules: rules::services::SERVICE,
         ..of(CORE, "v1", "Service", "services", "service")
     },
     Resource {
         short: &["ep"],
         columns: columns::network::ENDPOINTS,
+        rules: rules::services::ENDPOINTS,
         ..of(CORE, "v1", "Endpoints", "endpoints", "endpoints")
     },
     Resource {
         short: &["cm"],
         columns: columns::cluster::CONFIG_MAP,
+        rules: rules::others::CONFIG_MAP,
         ..of(CORE, "v1", "ConfigMap", "configmaps", "configmap")
     },
     Resource {
         fields: &["type"],
         columns: columns::cluster::SECRET,
+        rules: rules::others::SECRET,
         ..of(CORE, "v1", "Secret", "secrets", "secret")
     },
     Resource {
@@ -154,12 +161,14 @@ pub static RESOURCES: &[Resource] = &[
             "type",
         ],
         columns: columns::events::EVENT,
+        rules: rules::others::NAMED,
         ..of(CORE, "v1", "Event", "events", "event")
     },
     Resource {
         short: &["sa"],
         parts: &[part_of("token", "authentication.k8s.io", "v1", "TokenRequest", &["create"])],
         columns: columns::cluster::ACCOUNT,
+        rules: rules::others::ACCOUNT,
         ..of(CORE, "v1", "ServiceAccount", "serviceaccounts", "serviceaccount")
     },
     Resource {
@@ -169,19 +178,26 @@ pub static RESOURCES: &[Resource] = &[
         fields: &["status.replicas"],
         has_generation: true,
         columns: columns::workloads::REPLICATION_CONTROLLER,
+        rules: rules::workloads::REPLICATION_CONTROLLER,
         ..of(CORE, "v1", "ReplicationController", "replicationcontrollers", "replicationcontroller")
     },
     Resource {
         columns: columns::pods::TEMPLATE,
+        rules: rules::pods::TEMPLATE,
         ..of(CORE, "v1", "PodTemplate", "podtemplates", "podtemplate")
     },
-    Resource { short: &["limits"], ..of(CORE, "v1", "LimitRange", "limitranges", "limitrange") },
+    Resource {
+        short: &["limits"],
+        rules: rules::others::NAMED,
+        ..of(CORE, "v1", "LimitRange", "limitranges", "limitrange")
+    },
     Resource {
         short: &["deploy"],
         categories: ALL,
         parts: &[STATUS, SCALE],
         has_generation: true,
         columns: columns::workloads::DEPLOYMENT,
+        rules: rules::workloads::DEPLOYMENT,
         ..of(APPS, "v1", "Deployment", "deployments", "deployment")
     },
     Resource {
@@ -191,15 +207,18 @@ pub static RESOURCES: &[Resource] = &[
         fields: &["status.replicas"],
         has_generation: true,
         columns: columns::workloads::REPLICA_SET,
+        rules: rules::workloads::REPLICA_SET,
         ..of(APPS, "v1", "ReplicaSet", "replicasets", "replicaset")
     },
     Resource {
         has_generation: true,
         columns: columns::network::SLICE,
+        rules: rules::services::SLICE,
         ..of("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
     },
     Resource {
         columns: columns::cluster::LEASE,
+        rules: rules::others::LEASE,
         ..of("coordination.k8s.io", "v1", "Lease", "leases", "lease")
     },
     Resource {
@@ -207,6 +226,7 @@ pub static RESOURCES: &[Resource] = &[
         parts: &[STATUS],
         has_generation: true,
         columns: columns::workloads::BUDGET,
+        rules: rules::workloads::BUDGET,
         ..of("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget")
     },
     Resource {
@@ -222,21 +242,28 @@ pub static RESOURCES: &[Resource] = &[
         columns: columns::network::ADDRESS,
         ..of("networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ipaddress")
     },
-    of(RBAC, "v1", "Role", "roles", "role"),
+    Resource { rules: rules::others::ROLE, ..of(RBAC, "v1", "Role", "roles", "role") },
     Resource {
         columns: columns::access::BINDING,
+        rules: rules::others::ROLE_BINDING,
         ..of(RBAC, "v1", "RoleBinding", "rolebindings", "rolebinding")
     },
-    Resource { namespaced: false, ..of(RBAC, "v1", "ClusterRole", "clusterroles", "clusterrole") },
+    Resource {
+        namespaced: false,
+        rules: rules::others::CLUSTER_ROLE,
+        ..of(RBAC, "v1", "ClusterRole", "clusterroles", "clusterrole")
+    },
     Resource {
         namespaced: false,
         columns: columns::access::BINDING,
+        rules: rules::others::CLUSTER_ROLE_BINDING,
         ..of(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding")
     },
     Resource {
         namespaced: false,
         short: &["pc"],
         columns: columns::cluster::PRIORITY,
+        rules: rules::others::PRIORITY,
         ..of("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "priorityclass")
     },
     review("authentication.k8s.io", "TokenReview", "tokenreviews", "tokenreview"),

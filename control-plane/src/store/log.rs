@@ -21,6 +21,8 @@ const EVENTS: TableDefinition<'_, u64, (&str, Side<'_>, Side<'_>)> = TableDefini
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Layout of the file.
 const FORMAT: (&str, u64) = ("format", 1);
+/// Bytes of the file that the database keeps: every read is answered from our own memory.
+const CACHE: usize = 16 << 20;
 const REVISION: &str = "revision";
 const COMPACTED: &str = "compacted";
 
@@ -42,7 +44,10 @@ impl Log {
             path: path.to_owned(),
             cause: Arc::new(cause),
         };
-        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| failed(error.into()))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(path)
+            .map_err(|error| failed(error.into()))?;
         let log = Self { database, path: path.to_owned() };
         log.prepare()?;
         let history = log.read()?;

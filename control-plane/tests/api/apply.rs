@@ -108,3 +108,38 @@ fn what_is_applied_is_merged_and_what_left_the_file_goes() {
         );
     }
 }
+
+#[test]
+fn what_is_wrong_with_an_object_is_said_as_upstream_says_it() {
+    if skipped("what_is_wrong_with_an_object_is_said_as_upstream_says_it") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let mut object = deployment("web:1");
+    object["spec"]["replicaz"] = json!(3);
+    let file = write(&cluster, &object);
+    let words = cluster.refuses(&["apply", "-f", &file]);
+    assert!(words.contains("strict decoding error: unknown field \"spec.replicaz\""), "{words}");
+    let output = cluster.run(&["apply", "--validate=warn", "-f", &file]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    assert!(words.contains("Warning: unknown field \"spec.replicaz\""), "{words}");
+    assert_eq!(cluster.get("deployment/web")["spec"]["replicaz"], Value::Null);
+    let mut object = deployment("web:1");
+    object["metadata"]["name"] = json!("other");
+    object["spec"]["selector"] = json!({"matchLabels": {"app": "nobody"}});
+    object["spec"]["replicas"] = json!(-1);
+    let file = write(&cluster, &object);
+    let words = cluster.refuses(&["create", "-f", &file]);
+    assert!(words.contains("The Deployment \"other\" is invalid:"), "{words}");
+    assert!(
+        words.contains("* spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        "{words}"
+    );
+    assert!(words.contains("`selector` does not match template `labels`"), "{words}");
+    let mut object = deployment("web:1");
+    object["spec"]["replicas"] = json!("three");
+    let file = write(&cluster, &object);
+    let words = cluster.refuses(&["create", "-f", &file]);
+    assert!(words.contains("cannot unmarshal string into Go struct field"), "{words}");
+}
