@@ -6,6 +6,7 @@ mod run;
 mod say;
 mod setup;
 
+mod compare;
 mod coverage;
 mod dist;
 mod fuzz;
@@ -52,6 +53,12 @@ enum Task {
     Ci,
     /// Measure; the arguments go to `hashplane bench`.
     Bench {
+        /// Measure this tree and another commit in turns, and say what differs beyond noise.
+        #[arg(long, value_name = "COMMIT")]
+        compare: Option<String>,
+        /// Fail if a figure became worse.
+        #[arg(long, requires = "compare")]
+        fail_on_regression: bool,
         /// Options of `hashplane bench`, or `packets` or `churn` and theirs.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -86,7 +93,10 @@ fn main() -> ExitCode {
         Task::Test { level } => return test::run(level),
         Task::Ci => return test::run(Level::All),
         Task::Vm(arguments) => vm::run(&arguments),
-        Task::Bench { arguments } => launch::bench(&arguments),
+        Task::Bench { compare: Some(commit), fail_on_regression, .. } => {
+            compare::run(&commit, fail_on_regression)
+        }
+        Task::Bench { arguments, .. } => launch::bench(&arguments),
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Coverage => coverage::run(),
         Task::Dist => dist::run(),

@@ -10,7 +10,7 @@ use super::{
 /// Bytes that the annotations of an object may have together.
 const ANNOTATIONS_MAX: usize = 256 << 10;
 /// Bytes that the name of who changed an object may have.
-const MANAGER_MAX: usize = 128;
+const WRITER_MAX: usize = 128;
 /// Finalizers without a domain.
 const FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 /// What an object is and stays.
@@ -173,8 +173,8 @@ fn managers(at: &Field<'_, '_>, report: &mut Report) {
             report.invalid(&form, "must be `FieldsV1`");
         }
         let manager = entry.get("manager");
-        if manager.text().len() > MANAGER_MAX {
-            report.too_long(&manager, MANAGER_MAX);
+        if manager.text().len() > WRITER_MAX {
+            report.too_long(&manager, WRITER_MAX);
         }
     }
 }
