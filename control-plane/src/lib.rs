@@ -11,6 +11,7 @@ pub mod client;
 pub mod columns;
 pub mod object;
 pub mod openapi;
+pub mod ownership;
 pub mod patch;
 pub mod pod;
 pub mod protobuf;

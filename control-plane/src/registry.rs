@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::{
     api::status::{About, Failure, Reason},
     object,
+    ownership::{Operation, Writer},
     resource::Resource,
     store::{Entry, Key, Listing, Range, Revision, Store, Watch},
 };
@@ -58,13 +59,23 @@ pub struct Scope<'a> {
     /// Whether nothing is to be written.
     pub dry_run: bool,
     /// Who asks, for `managedFields`.
-    pub manager: &'a str,
+    pub writer: &'a str,
+    /// How they write.
+    pub operation: Operation,
+    /// Through which subresource; empty for the object itself.
+    pub part: &'a str,
 }
 
 impl<'a> Scope<'a> {
-    /// A request that writes.
+    /// A write of the server's own.
     pub fn new(resource: &'static Resource, namespace: &'a str) -> Self {
-        Self { resource, namespace, dry_run: false, manager: "hashplane" }
+        let operation = Operation::Internal;
+        Self { resource, namespace, dry_run: false, writer: "hashplane", operation, part: "" }
+    }
+
+    /// Who writes, and when.
+    pub fn writer<'n>(&'n self, now: &'n str) -> Writer<'n> {
+        Writer { name: self.writer, operation: self.operation, part: self.part, now }
     }
 
     fn about(&self, name: &str) -> About {
@@ -155,7 +166,7 @@ impl Registry {
 }
 
 /// The time as objects carry it.
-fn now() -> String {
+pub fn now() -> String {
     stamp(Timestamp::now())
 }
 

@@ -12,7 +12,10 @@ use super::{
     query::Query,
     status::{About, Failure, Reason},
 };
-use crate::{auth::User, protobuf, registry::Scope, resource::Resource, selector::Selector};
+use crate::{
+    auth::User, ownership::Operation, protobuf, registry::Scope, resource::Resource,
+    selector::Selector,
+};
 
 /// The longest body that is read.
 pub const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -52,7 +55,9 @@ impl Asked {
             resource,
             namespace: &self.target.namespace,
             dry_run,
-            manager: self.changed_by(),
+            writer: self.changed_by(),
+            operation: Operation::Update,
+            part: &self.target.subresource,
         })
     }
 

@@ -10,11 +10,12 @@ use super::{
     answer,
     asked::{Asked, decode},
     negotiate,
-    status::{Failure, Reason},
+    status::{Cause, Failure, Reason},
 };
 use crate::{
     client::Propagation,
     object::{self, map},
+    ownership::{self, Operation},
     patch,
     registry::{Delete, Deleted, Part, Registry, encoded},
     resource::Resource,
@@ -165,10 +166,7 @@ pub async fn patch(
     let media = negotiate::media(asked.header(header::CONTENT_TYPE));
     let body = decode(&media, &asked.body)?;
     if media == "application/apply-patch+yaml" {
-        return Err(Failure::new(
-            Reason::UnsupportedMediaType,
-            "server-side apply is not served yet",
-        ));
+        return server_side_apply(registry, asked, resource, body).await;
     }
     if body.as_array().is_some_and(|it| it.len() > OPERATIONS_MAX) {
         let words = format!("a JSON patch has at most {OPERATIONS_MAX} operations");
@@ -188,6 +186,49 @@ pub async fn patch(
     };
     let object = registry.change(&scope, &asked.target.name, part, &change).await?;
     Ok(answer::object(asked, resource, object, StatusCode::OK))
+}
+
+/// A configuration that is applied; what is not there is created.
+async fn server_side_apply(
+    registry: &Registry,
+    asked: &Asked,
+    resource: &'static Resource,
+    mut config: Value,
+) -> Result<Response, Failure> {
+    if asked.query.text("fieldManager").is_empty() {
+        let why = "is required for apply patch";
+        let cause = Cause::required("fieldManager", why);
+        return Err(Failure::invalid("PatchOptions", "meta.k8s.io", "", vec![cause]));
+    }
+    if !object::list(&config, &["metadata", "managedFields"]).is_empty() {
+        let words = "metadata.managedFields must be nil";
+        return Err(Failure::new(Reason::BadRequest, words));
+    }
+    let unknown = checked(asked, resource, &mut config)?;
+    let force = asked.query.is_on("force");
+    let mut scope = asked.scope(resource)?;
+    scope.operation = Operation::Apply;
+    let name = &asked.target.name;
+    let given = object::text(&config, &["metadata", "resourceVersion"]).to_owned();
+    let change = |old: &Value| {
+        let now = crate::registry::now();
+        let mut new = ownership::apply(old, &config, resource, &scope.writer(&now), force)?;
+        map(&mut new, &["metadata"]).insert("resourceVersion".into(), json!(given));
+        Ok(new)
+    };
+    let part = part_of(asked);
+    let (object, code) = match registry.change(&scope, name, part, &change).await {
+        Err(failure)
+            if failure.reason() == Reason::NotFound && asked.target.subresource.is_empty() =>
+        {
+            let mut new = change(&json!({}))?;
+            let metadata = map(&mut new, &["metadata"]);
+            metadata.insert("name".into(), json!(name));
+            (registry.create(&scope, new, false).await?, StatusCode::CREATED)
+        }
+        other => (other?, StatusCode::OK),
+    };
+    Ok(warned(answer::object(asked, resource, object, code), &unknown))
 }
 
 /// Applies a patch of this media type.

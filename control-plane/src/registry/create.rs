@@ -6,6 +6,7 @@ use super::{Registry, Scope, TRIES, encoded, names, now};
 use crate::{
     api::status::{Cause, Failure, Reason},
     object::{self, map},
+    ownership,
     store::{self, Expect, Write},
 };
 
@@ -27,6 +28,7 @@ impl Registry {
         let base = object::text(&object, &["metadata", "generateName"]).to_owned();
         let is_generated = object::name(&object).is_empty() && !base.is_empty();
         (resource.rules.default)(&mut object);
+        ownership::created(&mut object, resource, &scope.writer(&now()));
         self.admit(scope, &mut object).await?;
         for tries in 0..TRIES {
             if is_generated {

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{MODIFIED, Registry, Scope, TRIES, encoded, pause};
+use super::{MODIFIED, Registry, Scope, TRIES, encoded, now, pause};
 use crate::{
     api::status::{Cause, Failure},
     object::{self, map},
+    ownership,
     store::{self, Entry, Expect, Write},
 };
 
@@ -137,6 +138,7 @@ fn prepare(scope: &Scope<'_>, old: &Value, new: &mut Value, part: Part) -> Resul
     if part != Part::Status {
         (resource.rules.default)(new);
     }
+    ownership::updated(old, new, resource, &scope.writer(&now()));
     let mut causes = match part {
         Part::Status => (resource.rules.validate_status)(new, old),
         Part::Object => (resource.rules.validate)(new, Some(old)),

@@ -143,3 +143,40 @@ fn what_is_wrong_with_an_object_is_said_as_upstream_says_it() {
     let words = cluster.refuses(&["create", "-f", &file]);
     assert!(words.contains("cannot unmarshal string into Go struct field"), "{words}");
 }
+
+#[test]
+fn server_side_apply_shares_objects_and_says_who_owns_what() {
+    if skipped("server_side_apply_shares_objects_and_says_who_owns_what") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let file = write(&cluster, &deployment("web:1"));
+    let text = cluster.says(&["apply", "--server-side", "-f", &file]);
+    assert_eq!(text.trim(), "deployment.apps/web serverside-applied");
+    cluster.says(&["set", "image", "deployment/web", "web=web:9"]);
+    let words = cluster.refuses(&["apply", "--server-side", "-f", &file]);
+    assert!(words.contains("conflict with \"kubectl-set\" using apps/v1"), "{words}");
+    assert!(words.contains(".spec.template.spec.containers[name=\"web\"].image"), "{words}");
+    cluster.says(&["apply", "--server-side", "--force-conflicts", "-f", &file]);
+    let mut less = deployment("web:2");
+    less["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().pop();
+    let file = write(&cluster, &less);
+    cluster.says(&["apply", "--server-side", "-f", &file]);
+    let now = cluster.get("deployment/web");
+    let containers = now["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 1, "{containers:?}");
+    assert_eq!(containers[0]["image"], "web:2");
+    let text = cluster.says(&["get", "deployment", "web", "-o", "yaml", "--show-managed-fields"]);
+    assert!(text.contains("manager: kubectl\n") && text.contains("operation: Apply"), "{text}");
+    // From client-side to server-side: kubectl rewrites the owners itself.
+    let mut other = deployment("web:1");
+    other["metadata"]["name"] = json!("other");
+    let file = write(&cluster, &other);
+    cluster.says(&["apply", "-f", &file]);
+    other["spec"].as_object_mut().unwrap().remove("replicas");
+    let file = write(&cluster, &other);
+    cluster.says(&["apply", "--server-side", "-f", &file]);
+    let owners =
+        cluster.says(&["get", "deployment", "other", "-o", "yaml", "--show-managed-fields"]);
+    assert!(!owners.contains("manager: kubectl-client-side-apply"), "{owners}");
+}
