@@ -43,6 +43,12 @@ pub(crate) struct Arguments {
     /// Servers of etcd, such as `http://192.0.2.1:2379`.
     #[arg(long, value_delimiter = ',', required_if_eq("store", "etcd"))]
     etcd_servers: Vec<String>,
+    /// Notes who did what in this file, one JSON object per line.
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
+    /// Encrypts Secrets in the store, by a key in the data directory; without it they are decrypted.
+    #[arg(long)]
+    encrypt_secrets: bool,
     /// Where pods reach it [default: the address it listens on, unless that is the loopback].
     #[arg(long)]
     advertise_address: Option<IpAddr>,
@@ -66,6 +72,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         listen: arguments.listen,
         kubeconfig: arguments.kubeconfig,
         advertise: arguments.advertise_address,
+        audit: arguments.audit_log,
+        seals_secrets: arguments.encrypt_secrets,
         pools: arguments.load_balancer_pool,
     };
     service::block_on(async {

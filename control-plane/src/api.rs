@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod asked;
+pub mod audit;
 pub mod discovery;
 pub mod listen;
 pub mod negotiate;

@@ -13,10 +13,16 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http_body::Body;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tower_http::{
+    CompressionLevel,
+    compression::{CompressionLayer, Predicate},
+};
 
 use crate::{
     api::{
+        audit::Audit,
         listen::{Certified, Tls},
         serve::Server,
         status::Failure,
@@ -30,9 +36,11 @@ use crate::{
     bootstrap,
     controllers::{self, balancer::Pool},
     registry::{self, Registry, names},
-    store::{self, Embedded, Etcd, Store},
+    store::{self, Embedded, Etcd, Sealed, Store, sealed::KeyError},
 };
 
+/// Answers below this are not compressed, as upstream has it.
+const COMPRESS_MIN: u64 = 128 << 10;
 /// How long requests may go on once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -49,6 +57,10 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Where pods reach it; nothing is `listen`, unless that is the loopback or every address.
     pub advertise: Option<IpAddr>,
+    /// Where is noted who did what; nothing is nowhere.
+    pub audit: Option<PathBuf>,
+    /// Whether Secrets are encrypted in the store, by a key in `data`.
+    pub seals_secrets: bool,
     /// Addresses and ports of Services.
     pub registry: registry::Settings,
     /// Pools of addresses for Services of type LoadBalancer.
@@ -65,6 +77,8 @@ impl Settings {
             listen,
             kubeconfig: None,
             advertise: None,
+            audit: None,
+            seals_secrets: false,
             registry,
             pools: Vec::new(),
         }
@@ -113,6 +127,17 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The file of who did what.
+    #[error("cannot write the audit log {}: {cause}", path.display())]
+    Audit {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The key of Secrets.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -138,9 +163,10 @@ pub async fn run(
     } else {
         Arc::new(Etcd::open(&settings.etcd).await?)
     };
+    let authority = Authority::open(&data.join("pki"))?;
+    let store = sealed(store, &settings).await?;
     let registry = Arc::new(Registry::new(store, settings.registry.clone()));
     bootstrap::run(&registry).await.map_err(Error::Bootstrap)?;
-    let authority = Authority::open(&data.join("pki"))?;
     let signer = Signer::open(&data.join("pki"))?;
     let authorizer = Arc::new(Authorizer::default());
     authorizer.load(&registry).await.map_err(Error::Bootstrap)?;
@@ -159,8 +185,14 @@ pub async fn run(
     };
     let mut tasks = Tasks(controllers::start(registry.clone(), control));
     tasks.0.push(tokio::spawn(authorizer.clone().follow(registry.clone())));
-    let server = Arc::new(Server { registry, authorizer, signer });
-    let app = Router::new().fallback(answer).with_state(server);
+    let audit = settings.audit.as_ref().map(|path| {
+        let failed = |cause| Error::Audit { path: path.clone(), cause };
+        Audit::open(path).map_err(failed)
+    });
+    let server = Arc::new(Server { registry, authorizer, signer, audit: audit.transpose()? });
+    let compression =
+        CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(Long);
+    let app = Router::new().fallback(answer).with_state(server).layer(compression);
     let app = app.into_make_service_with_connect_info::<Certified>();
     if let Some(path) = &settings.kubeconfig {
         let admin = authority.client("kubernetes-admin", MASTERS)?;
@@ -185,10 +217,35 @@ pub async fn run(
     }
 }
 
+/// The store with Secrets sealed, or readable if they ever were.
+async fn sealed(store: Arc<dyn Store>, settings: &Settings) -> Result<Arc<dyn Store>, Error> {
+    let key = settings.data.join("pki/secrets.key");
+    if !settings.seals_secrets && !key.exists() {
+        return Ok(store);
+    }
+    let store = Sealed::open(store, "/core/secrets/", &key, settings.seals_secrets)?;
+    let count = store.convert().await?;
+    if count > 0 {
+        let now = if settings.seals_secrets { "encrypted" } else { "decrypted" };
+        tracing::info!(count, "Secrets were {now} in the store");
+    }
+    Ok(Arc::new(store))
+}
+
 /// A name that no other server has, also not the same one after a restart.
 fn identity(address: SocketAddr) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}_{address}_{}", host.trim(), names::uid())
+}
+
+/// Answers that are worth compressing: not watches, whose length nobody knows.
+#[derive(Clone, Copy)]
+struct Long;
+
+impl Predicate for Long {
+    fn should_compress<B: Body>(&self, response: &http::Response<B>) -> bool {
+        response.body().size_hint().exact().is_some_and(|length| length >= COMPRESS_MIN)
+    }
 }
 
 /// What goes on beside the API, and ends with it.

@@ -7,6 +7,7 @@ pub mod embedded;
 pub mod etcd;
 mod history;
 mod log;
+pub mod sealed;
 pub mod types;
 mod watch;
 
@@ -15,6 +16,7 @@ use std::{future::Future, pin::Pin};
 pub use self::{
     embedded::Embedded,
     etcd::Etcd,
+    sealed::Sealed,
     types::{Entry, Error, Event, Expect, Key, Listing, Range, Revision, Write},
     watch::Watch,
 };

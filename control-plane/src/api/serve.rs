@@ -8,11 +8,13 @@ use axum::{
     http::{HeaderValue, Method, header},
     response::{IntoResponse as _, Response},
 };
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
     answer,
     asked::{Asked, BODY_MAX},
+    audit::{self, Audit},
     discovery,
     path::Target,
     query::Query,
@@ -40,29 +42,48 @@ pub struct Server {
     pub authorizer: Arc<Authorizer>,
     /// Tokens.
     pub signer: Signer,
+    /// Where is noted who did what.
+    pub audit: Option<Audit>,
 }
 
 impl Server {
     /// Answers a request. `certified` is whom the client's certificate names.
     pub async fn answer(&self, request: Request, certified: Option<User>) -> Response {
-        let mut response = match self.serve(request, certified).await {
+        let mut seen = audit::Request {
+            uri: request.uri().to_string(),
+            verb: verb_of_path(request.method()),
+            agent: text_of(request.headers(), &header::USER_AGENT).to_owned(),
+            received: Timestamp::now(),
+            ..audit::Request::default()
+        };
+        let mut response = match self.serve(request, certified, &mut seen).await {
             Ok(response) => response,
             Err(failure) => failure.into_response(),
         };
+        if let Some(audit) = self.audit.as_ref().filter(|_| !is_health(&seen.uri)) {
+            audit.note(seen, response.status()).await;
+        }
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         response
     }
 
-    async fn serve(&self, request: Request, certified: Option<User>) -> Result<Response, Failure> {
+    async fn serve(
+        &self,
+        request: Request,
+        certified: Option<User>,
+        seen: &mut audit::Request,
+    ) -> Result<Response, Failure> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         if let Some(response) = self.health(&path).await {
             return Ok(response);
         }
         let user = self.who(&parts.headers, certified)?;
+        seen.user = Some(user.clone());
         let user = self.impersonated(&parts.headers, user)?;
+        seen.acts_as = Some(user.clone()).filter(|user| seen.user.as_ref() != Some(user));
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let Some(target) = Target::parse(&path) else {
             self.may(
@@ -75,6 +96,8 @@ impl Server {
         let known = resource::by_path(&target.group, &target.version, &target.resource);
         let resource = known.ok_or_else(missing)?;
         let verb = verb(&parts.method, &target, &query)?;
+        verb.clone_into(&mut seen.verb);
+        seen.target = Some(target.clone());
         self.may(&user, &act(verb, &target))?;
         let body = to_bytes(body, BODY_MAX).await.map_err(|_too_long| {
             let words = format!("the body of the request is longer than {BODY_MAX} bytes");
@@ -166,10 +189,7 @@ impl Server {
     }
 
     async fn health(&self, path: &str) -> Option<Response> {
-        let is_health = ["/healthz", "/livez", "/readyz"].iter().any(|it| {
-            path.strip_prefix(it).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        });
-        if !is_health {
+        if !is_health(path) {
             return None;
         }
         Some(match self.registry.store().revision().await {
@@ -259,6 +279,16 @@ impl Server {
 }
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+fn text_of<'h>(headers: &'h http::HeaderMap, name: &header::HeaderName) -> &'h str {
+    headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default()
+}
+
+fn is_health(path: &str) -> bool {
+    ["/healthz", "/livez", "/readyz"].iter().any(|it| {
+        path.strip_prefix(it).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    })
+}
 
 fn missing() -> Failure {
     Failure::new(Reason::NotFound, "the server could not find the requested resource")

@@ -269,7 +269,9 @@ impl From<store::Error> for Failure {
                 format!("Too large resource version: {asked}, current: {last}"),
             ),
             store::Error::Conflict { .. } => Self::new(Reason::Conflict, error.to_string()),
-            store::Error::Disk { .. } | store::Error::Damaged { .. } => {
+            store::Error::Disk { .. }
+            | store::Error::Damaged { .. }
+            | store::Error::Sealed { .. } => {
                 tracing::error!(%error, "the store does not work");
                 Self::new(Reason::InternalError, error.to_string())
             }

@@ -157,6 +157,12 @@ pub enum Error {
         /// What it said.
         cause: Arc<str>,
     },
+    /// A value that the key does not open, or that cannot be sealed.
+    #[error("{key} cannot be sealed or opened: its key is another one")]
+    Sealed {
+        /// The entry.
+        key: Key,
+    },
     /// The store is being closed.
     #[error("the store is closed")]
     Closed,

@@ -8,8 +8,12 @@
 )]
 
 mod apply;
+#[path = "../shared/etcd_server.rs"]
+mod etcd_server;
 mod protobuf;
 mod rollout;
+mod security;
+mod several;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -28,22 +32,40 @@ use tokio::sync::oneshot;
 /// A server with a directory of its own; it ends when this is dropped.
 struct Cluster {
     folder: TempDir,
+    audit: Option<PathBuf>,
+    seals_secrets: bool,
+    etcd: Vec<String>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Cluster {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { folder, stop: None, thread: None };
+        let mut cluster = Self::new();
         cluster.begin();
         cluster
+    }
+
+    /// A server that does not run yet.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            folder,
+            audit: None,
+            seals_secrets: false,
+            etcd: Vec::new(),
+            stop: None,
+            thread: None,
+        }
     }
 
     fn begin(&mut self) {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = server::Settings {
             kubeconfig: Some(self.kubeconfig()),
+            audit: self.audit.clone(),
+            seals_secrets: self.seals_secrets,
+            etcd: self.etcd.clone(),
             ..server::Settings::new(self.folder.path().join("data"), listen)
         };
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,62 +1,14 @@
 //! Debian's etcd on loopback, for the tests that every store has to pass, and what only it has to.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use control_plane::store::{Error, Etcd, Range, Store};
-use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use super::{Place, create, key, update};
-
-/// A server of etcd with a folder of its own; it ends when this is dropped.
-pub(crate) struct Server {
-    process: Child,
-    address: String,
-    peer: String,
-}
-
-impl Server {
-    /// Nothing, aloud, where etcd is not installed.
-    fn start(test: &str, directory: &TempDir) -> Option<Self> {
-        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let (address, peer) = (format!("http://{}", free()), format!("http://{}", free()));
-        match Self::run(directory, &address, &peer) {
-            Ok(process) => Some(Self { process, address, peer }),
-            Err(error) => {
-                println!("SKIP {test}: cannot start etcd: {error}");
-                None
-            }
-        }
-    }
-
-    fn run(directory: &TempDir, address: &str, peer: &str) -> std::io::Result<Child> {
-        Command::new("etcd")
-            .arg("--data-dir")
-            .arg(directory.path().join("etcd"))
-            .args(["--listen-client-urls", address, "--advertise-client-urls", address])
-            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-            .args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
+use super::{Place, create, etcd_server::Server, key, update};
 
 async fn open(address: &str) -> Etcd {
     let begin = Instant::now();
@@ -108,7 +60,7 @@ async fn an_etcd_that_goes_away_is_said_to_and_one_that_comes_back_is_followed()
     assert!(lost.is_ambiguous(), "{lost}");
     let blind = store.get(&key("/a/1")).await.unwrap_err();
     assert!(blind.to_string().contains("etcd cannot"), "{blind}");
-    server.process = Server::run(&directory, &server.address, &server.peer).unwrap();
+    server.restart(&directory);
     let begin = Instant::now();
     while let Err(error) = store.get(&key("/a/1")).await {
         assert!(begin.elapsed() < Duration::from_mins(1), "{error}");

@@ -9,6 +9,9 @@
 mod conformance;
 mod crash;
 mod etcd;
+#[path = "../shared/etcd_server.rs"]
+mod etcd_server;
+mod sealed;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -20,7 +23,7 @@ use tempfile::TempDir;
 struct Place {
     store: Arc<dyn Store>,
     _directory: TempDir,
-    _server: Option<etcd::Server>,
+    _server: Option<etcd_server::Server>,
 }
 
 fn embedded() -> Place {
