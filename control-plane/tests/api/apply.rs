@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Cluster, skipped};
 
 /// Every kubectl that is installed: the one on the path, and those of other versions beside it.
-fn kubectls() -> Vec<PathBuf> {
+pub(crate) fn kubectls() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap();
     let first =
         std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|it| it.exists());

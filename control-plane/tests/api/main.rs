@@ -8,6 +8,7 @@
 )]
 
 mod apply;
+mod commands;
 #[path = "../shared/etcd_server.rs"]
 mod etcd_server;
 mod protobuf;

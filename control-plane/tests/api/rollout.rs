@@ -16,13 +16,13 @@ use tokio::sync::oneshot;
 use super::{Cluster, service, skipped};
 
 /// Simulated nodes of a cluster; they go when this is dropped.
-struct Nodes {
+pub(crate) struct Nodes {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Nodes {
-    fn start(cluster: &Cluster, nodes: u32) -> Self {
+    pub(crate) fn start(cluster: &Cluster, nodes: u32) -> Self {
         let kubeconfig = cluster.kubeconfig();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
@@ -52,7 +52,7 @@ impl Drop for Nodes {
     }
 }
 
-fn deployment(name: &str, replicas: u32, image: &str) -> Value {
+pub(crate) fn deployment(name: &str, replicas: u32, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
         "spec": {
