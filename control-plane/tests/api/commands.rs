@@ -31,13 +31,13 @@ impl Session<'_> {
     /// A command that works, and something that it prints.
     fn prints(&self, line: &str, expected: &str) {
         let (worked, text) = self.run(line);
-        assert!(worked && text.contains(expected), "{:?} {line}: {text}", self.program);
+        assert!(worked && text.contains(expected), "{} {line}: {text}", self.program.display());
     }
 
     /// A command that does not, and something that it complains of.
     fn refuses(&self, line: &str, expected: &str) {
         let (worked, text) = self.run(line);
-        assert!(!worked && text.contains(expected), "{:?} {line}: {text}", self.program);
+        assert!(!worked && text.contains(expected), "{} {line}: {text}", self.program.display());
     }
 }
 
