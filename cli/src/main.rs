@@ -12,10 +12,12 @@ mod server;
 mod service;
 mod simulate;
 mod tools;
+mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use node_agent::network::plugin;
 
 /// Service networking for Kubernetes through eBPF hash maps.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Serves the Kubernetes API: objects, their rules and their controllers.
     Server(server::Arguments),
+    /// Runs a whole cluster on this machine: API, node agent, dataplane, DNS.
+    Up(Box<up::Arguments>),
     /// Nodes without containers, for tests of scale: pods on them are state machines.
     Simulate(simulate::Arguments),
     /// Removes every trace of the instance from this node.
@@ -52,6 +56,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if plugin::is_called() {
+        let (answer, succeeded) = plugin::run();
+        print!("{answer}");
+        return if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
         Command::Proxy(arguments) => proxy::run(*arguments).map(done),
@@ -63,6 +72,7 @@ fn main() -> ExitCode {
         Command::Mode(arguments) => mode::run(&arguments).map(done),
         Command::Bench(what) => bench::run(*what).map(done),
         Command::Server(arguments) => server::run(arguments).map(done),
+        Command::Up(arguments) => up::run(*arguments).map(done),
         Command::Simulate(arguments) => simulate::run(arguments).map(done),
         Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };

@@ -209,7 +209,7 @@ fn parse_words(text: &str) -> Result<OneOrMany<String>, std::convert::Infallible
 }
 
 /// The options of a file; the error names file and key.
-fn read(path: &Path) -> anyhow::Result<Options> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Options> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the config file {}", path.display()))?;
     parse(&text).with_context(|| format!("config file {}", path.display()))
@@ -231,7 +231,7 @@ impl ProxyArguments {
 }
 
 impl Options {
-    fn settings(self) -> anyhow::Result<(Settings, String)> {
+    pub(crate) fn settings(self) -> anyhow::Result<(Settings, String)> {
         let source = match (self.manifests, self.kubeconfig) {
             (Some(_), Some(_)) => {
                 return Err(anyhow!("manifests and kubeconfig exclude each other; give one"));
@@ -298,7 +298,7 @@ fn set<T>(target: &mut T, value: Option<T>) {
     }
 }
 
-fn host_name() -> anyhow::Result<String> {
+pub(crate) fn host_name() -> anyhow::Result<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname")
         .context("cannot read the host name; give --node-name")?;
     // As the kubelet does it.

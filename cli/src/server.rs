@@ -75,6 +75,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         audit: arguments.audit_log,
         seals_secrets: arguments.encrypt_secrets,
         pools: arguments.load_balancer_pool,
+        pods: Vec::new(),
+        dns: Vec::new(),
     };
     service::block_on(async {
         let stop = service::told_to_stop()?;

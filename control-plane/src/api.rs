@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod asked;
 pub mod audit;
+pub mod connect;
 pub mod discovery;
 pub mod listen;
 pub mod negotiate;
@@ -14,5 +15,7 @@ pub mod scale;
 pub mod serve;
 pub mod show;
 pub mod status;
+pub mod tunnel;
+pub mod usage;
 pub mod watch;
 pub mod write;

@@ -6,6 +6,10 @@ pub mod tokens;
 
 use serde_json::{Value, json};
 
+/// The group of nodes.
+pub const NODES: &str = "system:nodes";
+/// What the names of nodes begin with.
+pub const NODE: &str = "system:node:";
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 

@@ -1,6 +1,6 @@
 //! What every cluster has: its first namespaces, the `kubernetes` Service, roles.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -12,6 +12,10 @@ use crate::{
 };
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The Service of cluster DNS, as upstream names it.
+const DNS: &str = "kube-dns";
+/// Where nodes answer; 53 may be taken on a node.
+const DNS_PORT: u16 = 10_053;
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// Creates what is missing; what is there stays as people have changed it.
@@ -79,6 +83,33 @@ pub async fn kubernetes(
         ensure(registry, slice).await?;
     }
     Ok(())
+}
+
+/// Keeps the `kube-dns` Service, by which pods find names; each node answers for its own pods.
+pub async fn names(registry: &Registry, addresses: &[IpAddr]) -> Result<(), Failure> {
+    let Some(first) = addresses.first() else { return Ok(()) };
+    let families: Vec<&str> =
+        addresses.iter().map(|it| if it.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+    let port = |name: &str, protocol: &str, port: u16, target: u16| {
+        json!({"name": name, "protocol": protocol, "port": port, "targetPort": target})
+    };
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": DNS, "namespace": "kube-system",
+            "labels": {
+                "k8s-app": DNS, "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first, "clusterIPs": addresses, "sessionAffinity": "None",
+            "ipFamilies": families,
+            "ipFamilyPolicy": if addresses.len() > 1 { "RequireDualStack" } else { "SingleStack" },
+            "internalTrafficPolicy": "Local",
+            "ports": [port("dns", "UDP", 53, DNS_PORT), port("dns-tcp", "TCP", 53, DNS_PORT)],
+        },
+    });
+    ensure(registry, service).await
 }
 
 /// Creates an object, or gives the one of its name these fields.
@@ -258,6 +289,18 @@ fn roles() -> Vec<Value> {
                 rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
             ],
         ),
+        // Beyond what nodes do upstream: each serves cluster DNS, and says so itself.
+        role(
+            "hashplane:node",
+            &[
+                rule(
+                    &["discovery.k8s.io"],
+                    &["endpointslices"],
+                    &["create", "delete", "patch", "update"],
+                ),
+                rule(&[""], &["services/status"], &["patch", "update"]),
+            ],
+        ),
     ]
 }
 
@@ -276,5 +319,6 @@ fn bindings() -> Vec<Value> {
         of("system:basic-user", "system:authenticated"),
         of("system:public-info-viewer", "system:authenticated"),
         of("system:node", "system:nodes"),
+        of("hashplane:node", "system:nodes"),
     ]
 }

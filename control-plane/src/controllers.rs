@@ -7,6 +7,7 @@ pub mod deployment;
 pub mod facts;
 pub mod namespace;
 pub mod node;
+pub mod ranges;
 pub mod replicas;
 pub mod slices;
 pub mod sweep;
@@ -16,7 +17,7 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub root_ca: String,
     /// Pools of addresses for Services of type LoadBalancer.
     pub pools: Vec<balancer::Pool>,
+    /// Networks of all pods, of which each node gets a part; without any, others give them out.
+    pub pods: Vec<(IpAddr, u8)>,
     /// The name of this server, if there may be others: then only the holder of a Lease acts.
     pub identity: Option<String>,
 }
@@ -65,6 +68,7 @@ fn all(settings: Settings) -> Vec<Arc<dyn Controller>> {
         Arc::new(collect::Collector),
         Arc::new(namespace::Namespaces { root_ca: settings.root_ca }),
         Arc::new(node::Nodes),
+        Arc::new(ranges::Ranges { networks: settings.pods }),
         Arc::new(budget::Budgets),
         Arc::new(sweep::Sweep),
         Arc::new(balancer::Balancer { pools: settings.pools }),

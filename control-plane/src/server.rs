@@ -23,6 +23,7 @@ use tower_http::{
 use crate::{
     api::{
         audit::Audit,
+        connect::Nodes,
         listen::{Certified, Tls},
         serve::Server,
         status::Failure,
@@ -65,6 +66,10 @@ pub struct Settings {
     pub registry: registry::Settings,
     /// Pools of addresses for Services of type LoadBalancer.
     pub pools: Vec<Pool>,
+    /// Networks of all pods, of which each node gets a part: first address and shared bits.
+    pub pods: Vec<(IpAddr, u8)>,
+    /// Addresses of cluster DNS, one per family; none makes no Service for it.
+    pub dns: Vec<IpAddr>,
 }
 
 impl Settings {
@@ -81,6 +86,8 @@ impl Settings {
             seals_secrets: false,
             registry,
             pools: Vec::new(),
+            pods: Vec::new(),
+            dns: Vec::new(),
         }
     }
 
@@ -178,9 +185,11 @@ pub async fn run(
     let pair = authority.server(&NAMES, &addresses(address.ip(), advertised, networks))?;
     let tls = Tls::new(listener, authority.config(&pair)?).map_err(fail)?;
     bootstrap::kubernetes(&registry, networks, advertised).await.map_err(Error::Bootstrap)?;
+    bootstrap::names(&registry, &settings.dns).await.map_err(Error::Bootstrap)?;
     let control = controllers::Settings {
         root_ca: authority.certificate.clone(),
         pools: settings.pools.clone(),
+        pods: settings.pods.clone(),
         identity: (!settings.etcd.is_empty()).then(|| identity(address)),
     };
     let mut tasks = Tasks(controllers::start(registry.clone(), control));
@@ -189,7 +198,10 @@ pub async fn run(
         let failed = |cause| Error::Audit { path: path.clone(), cause };
         Audit::open(path).map_err(failed)
     });
-    let server = Arc::new(Server { registry, authorizer, signer, audit: audit.transpose()? });
+    let own = authority.client("kube-apiserver-kubelet-client", MASTERS)?;
+    let nodes = Nodes::new(authority.client_config(&own)?);
+    let server =
+        Arc::new(Server { registry, authorizer, signer, audit: audit.transpose()?, nodes });
     let compression =
         CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(Long);
     let app = Router::new().fallback(answer).with_state(server).layer(compression);
@@ -290,6 +302,32 @@ fn addresses(
     all
 }
 
+/// What a node gets to be one.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "it holds a key")]
+pub struct NodeFiles {
+    /// The way to the API, with the node's certificate.
+    pub kubeconfig: String,
+    /// The node's certificate and key, by which it serves too.
+    pub pair: Pair,
+    /// The authority of everybody.
+    pub authority: String,
+}
+
+/// Makes a node's certificate by the authority in `data`; `server` is where the node finds the API.
+pub fn admit_node(
+    data: &Path,
+    server: SocketAddr,
+    name: &str,
+    addresses: &[IpAddr],
+) -> Result<NodeFiles, tls::Error> {
+    let authority = Authority::open(&data.join("pki"))?;
+    let pair = authority.node(name, addresses)?;
+    let user = format!("{}{name}", crate::auth::NODE);
+    let kubeconfig = kubeconfig(server, &authority.certificate, &user, &pair);
+    Ok(NodeFiles { kubeconfig, pair, authority: authority.certificate })
+}
+
 /// The file that lets an administrator in.
 fn write_kubeconfig(
     path: &Path,
@@ -302,15 +340,20 @@ fn write_kubeconfig(
         ip if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    let text = format!(
+    let server = SocketAddr::new(host, address.port());
+    write_private(path, &kubeconfig(server, authority, "kubernetes-admin", admin))
+}
+
+/// The way to a server for somebody with a certificate.
+fn kubeconfig(server: SocketAddr, authority: &str, user: &str, pair: &Pair) -> String {
+    format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: hashplane\n  cluster:\n    server: https://{}\n    \
          certificate-authority-data: {}\ncontexts:\n- name: hashplane\n  context:\n    cluster: hashplane\n    \
-         user: kubernetes-admin\ncurrent-context: hashplane\nusers:\n- name: kubernetes-admin\n  user:\n    \
+         user: {user}\ncurrent-context: hashplane\nusers:\n- name: {user}\n  user:\n    \
          client-certificate-data: {}\n    client-key-data: {}\n",
-        SocketAddr::new(host, address.port()),
+        server,
         STANDARD.encode(authority),
-        STANDARD.encode(&admin.certificate),
-        STANDARD.encode(&admin.key),
-    );
-    write_private(path, &text)
+        STANDARD.encode(&pair.certificate),
+        STANDARD.encode(&pair.key),
+    )
 }

@@ -6,15 +6,15 @@ pub mod metrics;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Json, Router,
-    extract::{Path as Segment, State},
+    extract::{Path as Segment, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -26,6 +26,9 @@ use crate::{
     daemon::{Report, Shared, doctor::Examiner, rows::Rows, serving::Requests},
     ebpf::pin::Pins,
 };
+
+/// How long an answer waits for an endpoint that still takes connections.
+const LEFT_WAIT: Duration = Duration::from_secs(1);
 
 /// What the handlers know.
 #[derive(Clone, Debug)]
@@ -60,6 +63,7 @@ pub fn router(context: Context) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/livez", get(livez))
+        .route("/left", get(left))
         .route("/metrics", get(metrics))
         .route("/doctor", get(doctor))
         .route("/rows/endpoints", get(endpoints))
@@ -128,6 +132,27 @@ async fn metrics(State(context): State<Context>) -> impl IntoResponse {
         Ok(text) => (StatusCode::OK, kind, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
     }
+}
+
+#[derive(serde::Deserialize)]
+struct Leaving {
+    addresses: String,
+}
+
+/// Whether this node sends no new connections to any of `?addresses=…` any more; waits a while until it
+/// does not. Whoever is about to end a pod asks this of all nodes.
+async fn left(State(context): State<Context>, Query(leaving): Query<Leaving>) -> Response {
+    let Some(rows) = context.rows.get() else { return starting() };
+    let addresses: Result<Vec<IpAddr>, _> =
+        leaving.addresses.split(',').map(|it| it.trim().parse()).collect();
+    let Ok(addresses) = addresses else {
+        let words = format!("addresses={:?} is no list of addresses\n", leaving.addresses);
+        return (StatusCode::BAD_REQUEST, words).into_response();
+    };
+    if rows.have_left(&addresses, LEFT_WAIT).await {
+        return "left\n".into_response();
+    }
+    (StatusCode::CONFLICT, "still an endpoint\n").into_response()
 }
 
 /// What differs between kernel and table.

@@ -15,12 +15,13 @@ use super::{
     answer,
     asked::{Asked, BODY_MAX},
     audit::{self, Audit},
+    connect::{self, Nodes},
     discovery,
     path::Target,
     query::Query,
     read, reviews, scale,
     status::{Failure, Reason},
-    watch, write,
+    usage, watch, write,
 };
 use crate::{
     auth::{
@@ -44,6 +45,8 @@ pub struct Server {
     pub signer: Signer,
     /// Where is noted who did what.
     pub audit: Option<Audit>,
+    /// The way to nodes.
+    pub nodes: Nodes,
 }
 
 impl Server {
@@ -99,6 +102,10 @@ impl Server {
         verb.clone_into(&mut seen.verb);
         seen.target = Some(target.clone());
         self.may(&user, &act(verb, &target))?;
+        if connect::is_connection(&target) && resource.part(part_of(&target)).is_some() {
+            let request = Request::from_parts(parts, body);
+            return self.nodes.serve(&self.registry, &target, &query, request).await;
+        }
         let body = to_bytes(body, BODY_MAX).await.map_err(|_too_long| {
             let words = format!("the body of the request is longer than {BODY_MAX} bytes");
             Failure::new(Reason::RequestEntityTooLarge, words)
@@ -233,6 +240,12 @@ impl Server {
         verb: &str,
     ) -> Result<Response, Failure> {
         let registry = &self.registry;
+        if resource.group == usage::GROUP {
+            return match verb {
+                "get" | "list" => usage::serve(registry, &self.nodes, asked, resource).await,
+                _ => Err(not_allowed()),
+            };
+        }
         if resource.verbs == Verbs::CreateOnly {
             return match verb {
                 "create" => reviews::create(self, asked, resource),
@@ -323,8 +336,12 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
     })
 }
 
+fn part_of(target: &Target) -> &str {
+    target.subresource.split('/').next().unwrap_or_default()
+}
+
 fn act(verb: &str, target: &Target) -> Act {
-    let part = target.subresource.split('/').next().unwrap_or_default();
+    let part = part_of(target);
     let resource = match part {
         "" => target.resource.clone(),
         part => format!("{}/{part}", target.resource),

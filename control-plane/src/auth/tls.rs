@@ -14,13 +14,13 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::User;
+use super::{NODE, NODES, User};
 
 /// How long certificates that are not the authority's are good.
 const DAYS: i64 = 365;
@@ -150,6 +150,36 @@ impl Authority {
             .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// How the server speaks TLS to nodes: it shows its certificate, and takes those of the authority.
+    pub fn client_config(&self, pair: &Pair) -> Result<Arc<ClientConfig>, Error> {
+        let damaged = |words: String| Error::Damaged { path: "ca.crt".into(), words };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.certificate.as_bytes()) {
+            roots.add(certificate.map_err(|error| damaged(error.to_string()))?)?;
+        }
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect();
+        let chain = chain.map_err(|error| damaged(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
+            .map_err(|error| damaged(error.to_string()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Arc::new(config))
+    }
+
+    /// A certificate for a node: it serves by it, and is a client by it.
+    pub fn node(&self, name: &str, addresses: &[IpAddr]) -> Result<Pair, Error> {
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.distinguished_name = subject(&format!("{NODE}{name}"), Some(NODES));
+        params.subject_alt_names.extend(addresses.iter().map(|it| SanType::IpAddress(*it)));
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, DAYS)
     }
 }
 

@@ -295,4 +295,13 @@ pub static RESOURCES: &[Resource] = &[
             "localsubjectaccessreview",
         )
     },
+    Resource {
+        namespaced: false,
+        verbs: Verbs::ReadOnly,
+        ..of("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", "")
+    },
+    Resource {
+        verbs: Verbs::ReadOnly,
+        ..of("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", "")
+    },
 ];

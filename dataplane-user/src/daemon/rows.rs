@@ -1,10 +1,18 @@
 //! What the tools show of backends without maps, told by the daemon, which has the table.
 
+use std::{net::IpAddr, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
 use crate::{
     backend,
     conntrack::Table,
     model::Family,
     sync::{
+        Status,
         services::Services,
         snapshot::{Snapshot, Snapshots},
     },
@@ -16,12 +24,13 @@ use crate::{
 pub struct Rows {
     snapshots: Snapshots,
     services: Services,
+    rounds: watch::Receiver<Status>,
 }
 
 impl Rows {
     /// For the loop that these are of.
-    pub fn new(snapshots: Snapshots, services: Services) -> Self {
-        Self { snapshots, services }
+    pub fn new(snapshots: Snapshots, services: Services, rounds: watch::Receiver<Status>) -> Self {
+        Self { snapshots, services, rounds }
     }
 
     /// Every frontend; nothing before the table is complete.
@@ -44,6 +53,26 @@ impl Rows {
             Ok::<_, crate::netlink::Error>(ports.flows(&entries, &snapshot.node))
         });
         Ok(listed.await??)
+    }
+
+    /// Whether none of the addresses takes new connections of any Service, now or within `within`: what
+    /// the kernel holds is looked at again after each round that changed something.
+    pub async fn have_left(&self, addresses: &[IpAddr], within: Duration) -> bool {
+        let end = Instant::now() + within;
+        let mut rounds = self.rounds.clone();
+        loop {
+            let is_quiet = {
+                let status = rounds.borrow_and_update();
+                status.in_sync && status.pending == 0
+            };
+            if is_quiet && !self.endpoints().await.iter().any(|it| addresses.contains(&it.address)) {
+                return true;
+            }
+            match timeout_at(end, rounds.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return false,
+            }
+        }
     }
 
     async fn look(&self) -> Option<(Snapshot, Ports)> {

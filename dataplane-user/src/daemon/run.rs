@@ -108,7 +108,10 @@ impl Node {
         let handles = started.handles;
         tokio::spawn(pass_on(handles.needs.clone(), needs));
         examiner.get_or_init(|| Examiner::new(settings.clone(), pins, handles.snapshots.clone()));
-        rows.get_or_init(|| Rows::new(handles.snapshots.clone(), handles.services.clone()));
+        rows.get_or_init(|| {
+            let (snapshots, services) = (handles.snapshots.clone(), handles.services.clone());
+            Rows::new(snapshots, services, handles.status.clone())
+        });
         if settings.removes_kube_proxy {
             tokio::spawn(replace_kube_proxy(handles.status.clone()));
         }

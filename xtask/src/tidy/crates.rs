@@ -10,6 +10,7 @@ const FLOORS: [(&str, u8); 10] = [
     ("dataplane-ebpf-fuzz", 2),
     ("control-plane", 2),
     ("node-agent", 2),
+    ("node-agent", 2),
     ("bench", 3),
     ("hashplane", 4),
     ("hashplane-tests", 4),

@@ -1,0 +1,562 @@
+//! The agent as a whole: what it starts, what it follows, and who is told of what.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::{
+    Api, Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event},
+    },
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::{
+    cgroup::Groups,
+    configs::{self, Configs, Key},
+    containerd::{self, Places},
+    cri::{self, Runtime},
+    events::Events,
+    network::{self, Network, egress, routes},
+    node::{Capacity, Health, Registered},
+    pod::{
+        env::Place,
+        seen::label,
+        worker::{Told, Worker},
+    },
+    quantity::pod_request,
+    serve,
+    settings::Settings,
+    shared::Shared,
+};
+
+pub use crate::node::own_addresses;
+
+/// Messages that wait for a worker.
+const WAITING_MAX: usize = 256;
+/// Runtimes without events are asked this often.
+const RELIST: Duration = Duration::from_secs(1);
+/// Packets of pods unless the node's own device says otherwise, in bytes.
+const MTU: u32 = 1_500;
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory.
+    #[error("cannot make {}: {cause}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The way to the API.
+    #[error("the kubeconfig {} is not as it should be: {words}", path.display())]
+    Kubeconfig {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        words: String,
+    },
+    /// The runtime.
+    #[error(transparent)]
+    Containerd(#[from] containerd::Error),
+    /// The runtime of somebody else.
+    #[error("the runtime at {} does not answer: {words}", socket.display())]
+    Runtime {
+        /// Its socket.
+        socket: PathBuf,
+        /// What it says.
+        words: String,
+    },
+    /// Control groups.
+    #[error("cannot read where control groups are mounted: {0}")]
+    Groups(io::Error),
+    /// The machine has no address that others could reach.
+    #[error("this machine has no address for others; give --node-ip")]
+    NoAddress,
+    /// Serving.
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
+}
+
+/// Runs until `stop` is done. Containers live on.
+pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    for path in [&settings.data, &settings.run] {
+        let failed = |cause| Error::Directory { path: path.clone(), cause };
+        fs::create_dir_all(path).map_err(failed)?;
+    }
+    let client = client(&settings).await?;
+    let mut tasks = JoinSet::new();
+    let (runtime, places) = runtime(&settings, &mut tasks).await?;
+    let version = runtime.version().await.unwrap_or_default();
+    let addresses =
+        if settings.addresses.is_empty() { own_addresses() } else { settings.addresses.clone() };
+    if addresses.is_empty() {
+        return Err(Error::NoAddress);
+    }
+    let capacity = Capacity::read(&settings);
+    let registered = Arc::new(Registered {
+        client: client.clone(),
+        settings: settings.clone(),
+        addresses: addresses.clone(),
+        capacity,
+        health: Arc::new(Health::default()),
+        runtime: runtime.clone(),
+        runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
+    });
+    let (config_changed, changed) = mpsc::channel(WAITING_MAX);
+    let place = Place {
+        node: settings.node.clone(),
+        host: addresses,
+        cpu: capacity.cpu,
+        memory: capacity.pods_memory(),
+    };
+    let shared = Arc::new(Shared::new(
+        settings.clone(),
+        runtime.clone(),
+        client.clone(),
+        Configs::new(client.clone(), config_changed),
+        Groups::find(&settings.cgroup).map_err(Error::Groups)?,
+        Events::new(client.clone(), settings.node.clone()),
+        place,
+        capacity.memory,
+    ));
+    let pods = serve::Pods::default();
+    let server = serve::Server::new(shared.clone(), pods.clone());
+    tasks.spawn(serve::listen(server, &settings).await?);
+    let node = registered.register().await;
+    shared.events.node(&node, false, "Starting", "Starting the node agent.".into());
+    let (node_changed, told) = watch::channel(());
+    tasks.spawn(registered.clone().follow(told));
+    tasks.spawn(registered.beat());
+    tasks.spawn(follow_nodes(shared.clone(), places, node_changed));
+    tasks.spawn(follow_services(shared.clone()));
+    tasks.spawn(serve::logs::rotate(shared.clone()));
+    let (happened, happens) = mpsc::channel(WAITING_MAX);
+    tasks.spawn(follow_runtime(runtime, happened));
+    let agent = Agent { shared, capacity, pods, workers: BTreeMap::new(), ended: JoinSet::new() };
+    tokio::select! {
+        () = agent.run(changed, happens) => {}
+        () = stop => {}
+    }
+    Ok(())
+}
+
+async fn client(settings: &Settings) -> Result<Client, Error> {
+    let path = &settings.kubeconfig;
+    let failed = |words: String| Error::Kubeconfig { path: path.clone(), words };
+    let file = Kubeconfig::read_from(path).map_err(|error| failed(error.to_string()))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|error| failed(error.to_string()))?;
+    // Watches are silent for as long as nothing changes.
+    config.read_timeout = None;
+    Client::try_from(config).map_err(|error| failed(error.to_string()))
+}
+
+/// The runtime that is given, or a containerd of our own.
+async fn runtime(
+    settings: &Settings,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Runtime, Option<Places>), Error> {
+    if let Some(socket) = &settings.runtime {
+        let runtime = Runtime::new(socket);
+        if let Err(status) = runtime.version().await {
+            let words = status.message().to_owned();
+            return Err(Error::Runtime { socket: socket.clone(), words });
+        }
+        return Ok((runtime, None));
+    }
+    let places = Places::new(&settings.data, &settings.run);
+    let runtime = Runtime::new(&places.socket());
+    let child = places.start(&runtime).await?;
+    places.import(&settings.images).await?;
+    tasks.spawn(places.clone().supervise(runtime.clone(), child));
+    Ok((runtime, Some(places)))
+}
+
+/// Tells which containers something happens to.
+async fn follow_runtime(runtime: Runtime, happened: mpsc::Sender<Option<String>>) {
+    loop {
+        match cri::events::subscribe(runtime.channel()).await {
+            Ok(events) => {
+                let mut events = std::pin::pin!(events);
+                // What happened before is looked for.
+                if happened.send(None).await.is_err() {
+                    return;
+                }
+                while let Some(Ok(id)) = events.next().await {
+                    if happened.send(Some(id)).await.is_err() {
+                        return;
+                    }
+                }
+                sleep(RELIST / 10).await;
+            }
+            Err(_has_none) => {
+                if happened.send(None).await.is_err() {
+                    return;
+                }
+                sleep(RELIST).await;
+            }
+        }
+    }
+}
+
+async fn follow_services(shared: Arc<Shared>) {
+    let api = Api::<Service>::all(shared.client.clone());
+    let mut known: BTreeMap<(String, String), Service> = BTreeMap::new();
+    let mut events =
+        std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+    let mut is_listing = false;
+    while let Some(event) = events.next().await {
+        let key = |it: &Service| {
+            let text = |it: &Option<String>| it.clone().unwrap_or_default();
+            (text(&it.metadata.namespace), text(&it.metadata.name))
+        };
+        match event {
+            Ok(Event::Init) => {
+                is_listing = true;
+                known.clear();
+            }
+            Ok(Event::InitApply(service) | Event::Apply(service)) => {
+                known.insert(key(&service), service);
+            }
+            Ok(Event::Delete(service)) => drop(known.remove(&key(&service))),
+            Ok(Event::InitDone) => is_listing = false,
+            Err(error) => {
+                tracing::debug!(%error, "the watch of Services goes on later");
+                continue;
+            }
+        }
+        if !is_listing {
+            shared.set_services(known.values().cloned().collect());
+        }
+    }
+}
+
+/// Follows nodes: this one gets its network, and routes lead to the pods of the others.
+async fn follow_nodes(shared: Arc<Shared>, places: Option<Places>, changed: watch::Sender<()>) {
+    let api = Api::<Node>::all(shared.client.clone());
+    let mut known: BTreeMap<String, Node> = BTreeMap::new();
+    let mut events =
+        std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+    let handle = match rtnetlink::new_connection() {
+        Ok((connection, handle, _)) => {
+            tokio::spawn(connection);
+            handle
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot speak with the kernel about routes");
+            return;
+        }
+    };
+    let mut is_listing = false;
+    let mut installed: Vec<Network> = Vec::new();
+    let mut routed: BTreeMap<Network, IpAddr> = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => {
+                is_listing = true;
+                known.clear();
+            }
+            Ok(Event::InitApply(node) | Event::Apply(node)) => {
+                known.insert(node.metadata.name.clone().unwrap_or_default(), node);
+            }
+            Ok(Event::Delete(node)) => {
+                known.remove(node.metadata.name.as_deref().unwrap_or_default());
+            }
+            Ok(Event::InitDone) => is_listing = false,
+            Err(error) => {
+                tracing::debug!(%error, "the watch of Nodes goes on later");
+                continue;
+            }
+        }
+        if is_listing {
+            continue;
+        }
+        shared.drain.set_nodes(known.values().filter(|it| is_ready(it)).filter_map(address).collect());
+        let own = known.get(&shared.settings.node);
+        let networks = own.map(networks).unwrap_or_default();
+        if let Some(places) = &places
+            && !networks.is_empty()
+            && networks != installed
+        {
+            match install(&shared, places, &networks).await {
+                Ok(()) => {
+                    tracing::info!(?networks, "the network of pods is ready");
+                    installed = networks;
+                    // The runtime takes a moment to see it.
+                    sleep(Duration::from_millis(20)).await;
+                    changed.send_replace(());
+                }
+                Err(words) => tracing::error!(words, "pods have no network"),
+            }
+        }
+        let wished = routes::wished(&shared.settings.node, known.values());
+        if wished != routed {
+            match routes::apply(&handle, &wished).await {
+                Ok(()) => routed = wished,
+                Err(error) => tracing::warn!(%error, "routes to other nodes' pods are not set"),
+            }
+        }
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|it| it.conditions.as_ref());
+    conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+fn address(node: &Node) -> Option<IpAddr> {
+    let addresses = node.status.as_ref()?.addresses.as_ref()?;
+    addresses.iter().find(|it| it.type_ == "InternalIP")?.address.parse().ok()
+}
+
+fn networks(node: &Node) -> Vec<Network> {
+    let all = node.spec.as_ref().and_then(|it| it.pod_cidrs.as_ref());
+    all.into_iter().flatten().filter_map(|it| it.parse().ok()).collect()
+}
+
+async fn install(shared: &Shared, places: &Places, networks: &[Network]) -> Result<(), String> {
+    let plan = network::Plan {
+        networks: networks.to_vec(),
+        state: shared.settings.data.join("addresses"),
+        mtu: shared.settings.mtu.unwrap_or(MTU),
+    };
+    network::install(&plan, &places.cni_conf(), &places.cni_bin()).map_err(|it| it.to_string())?;
+    let networks = networks.to_vec();
+    let mut cluster = shared.settings.pods.clone();
+    cluster.extend(&shared.settings.services);
+    let allowed = tokio::task::spawn_blocking(move || egress::allow(&networks, &cluster)).await;
+    match allowed {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+struct Handle {
+    tell: mpsc::Sender<Told>,
+    pod: Arc<Pod>,
+    uses: BTreeSet<Key>,
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    capacity: Capacity,
+    pods: serve::Pods,
+    workers: BTreeMap<String, Handle>,
+    ended: JoinSet<String>,
+}
+
+impl Agent {
+    async fn run(
+        mut self,
+        mut changed: mpsc::Receiver<Key>,
+        mut happens: mpsc::Receiver<Option<String>>,
+    ) {
+        let api = Api::<Pod>::all(self.shared.client.clone());
+        let own = format!("spec.nodeName={}", self.shared.settings.node);
+        let config = watcher::Config::default().fields(&own);
+        let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+        let mut listed: Option<BTreeSet<String>> = None;
+        loop {
+            tokio::select! {
+                Some(event) = events.next() => match event {
+                    Ok(Event::Init) => listed = Some(BTreeSet::new()),
+                    Ok(Event::InitApply(pod)) => {
+                        let uid = self.put(pod).await;
+                        if let Some(listed) = &mut listed {
+                            listed.insert(uid);
+                        }
+                    }
+                    Ok(Event::Apply(pod)) => drop(self.put(pod).await),
+                    Ok(Event::Delete(pod)) => {
+                        self.tell(pod.metadata.uid.as_deref().unwrap_or_default(), Told::Gone);
+                    }
+                    Ok(Event::InitDone) => {
+                        if let Some(listed) = listed.take() {
+                            self.only(&listed).await;
+                        }
+                    }
+                    Err(error) => tracing::debug!(%error, "the watch of pods goes on later"),
+                },
+                Some(key) = changed.recv() => {
+                    for handle in self.workers.values().filter(|it| it.uses.contains(&key)) {
+                        look(&handle.tell);
+                    }
+                }
+                Some(id) = happens.recv() => match id {
+                    Some(id) => {
+                        let owner = self.shared.owner(&id);
+                        let handle = owner.and_then(|uid| self.workers.get(&uid));
+                        if let Some(handle) = handle {
+                            look(&handle.tell);
+                        }
+                    }
+                    None => self.workers.values().for_each(|it| look(&it.tell)),
+                },
+                Some(ended) = self.ended.join_next() => {
+                    if let Ok(uid) = ended {
+                        self.forget(&uid);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, uid: &str, told: Told) {
+        let Some(handle) = self.workers.get(uid) else { return };
+        if handle.tell.try_send(told).is_err() {
+            tracing::warn!(uid, "a pod's worker does not listen");
+        }
+    }
+
+    /// Takes a pod as it is now.
+    async fn put(&mut self, pod: Pod) -> String {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let uses = configs::used_by(&pod);
+        self.pods.put(&pod);
+        let pod = Arc::new(pod);
+        if let Some(handle) = self.workers.get_mut(&uid) {
+            handle.pod = pod.clone();
+            handle.uses = uses;
+            let tell = handle.tell.clone();
+            // A worker that is busy hears of it in its turn; the order stays.
+            if let Err(error) = tell.send(Told::Pod(pod)).await {
+                tracing::debug!(%error, "a pod's worker has ended");
+            }
+            return uid;
+        }
+        let (tell, told) = mpsc::channel(WAITING_MAX);
+        let refused = self.refused(&pod).await;
+        let worker = Worker::new(self.shared.clone(), Pod::clone(&pod), tell.clone(), told);
+        if let Some((reason, message)) = refused {
+            self.shared.events.pod(&pod, None, true, reason, message.clone());
+            if let Err(error) = tell.send(Told::Refused(reason, message)).await {
+                tracing::debug!(%error, "a pod's worker has ended");
+            }
+        }
+        self.workers.insert(uid.clone(), Handle { tell, pod, uses });
+        let own = uid.clone();
+        self.ended.spawn(async move {
+            worker.run().await;
+            own
+        });
+        uid
+    }
+
+    /// Why the node cannot have a new pod.
+    async fn refused(&self, pod: &Pod) -> Option<(&'static str, String)> {
+        let status = pod.status.as_ref();
+        let phase = status.and_then(|it| it.phase.as_deref());
+        if pod.metadata.deletion_timestamp.is_some() || phase != Some("Pending") {
+            return None;
+        }
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if !self.shared.runtime.sandboxes(Some((label::UID, uid))).await.ok()?.is_empty() {
+            return None;
+        }
+        let others: Vec<&Pod> = self.workers.values().map(|it| &*it.pod).filter(|it| lives(it)).collect();
+        let places = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        if places >= self.capacity.pods {
+            return Some(("OutOfpods", format!("Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {places}, capacity: {}", self.capacity.pods)));
+        }
+        for (name, word, have) in [
+            ("cpu", "OutOfcpu", self.capacity.cpu),
+            ("memory", "OutOfmemory", self.capacity.pods_memory() * 1000),
+        ] {
+            let asked = pod_request(pod, name);
+            let used: i64 = others.iter().map(|it| pod_request(it, name)).sum();
+            if asked > 0 && used + asked > have {
+                let unit = if name == "cpu" { 1 } else { 1000 };
+                return Some((word, format!(
+                    "Pod was rejected: Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
+                    asked / unit, used / unit, have / unit,
+                )));
+            }
+        }
+        let own = host_ports(pod);
+        let taken = others.iter().flat_map(|it| host_ports(it)).any(|it| own.contains(&it));
+        if taken {
+            let message = "Pod was rejected: node(s) didn't have free ports for the requested pod ports";
+            return Some(("NodePorts", message.into()));
+        }
+        None
+    }
+
+    /// Pods that the API does not know any more end.
+    async fn only(&mut self, listed: &BTreeSet<String>) {
+        for uid in self.workers.keys().filter(|uid| !listed.contains(*uid)) {
+            self.tell(uid, Told::Gone);
+        }
+        let sandboxes = match self.shared.runtime.sandboxes(None).await {
+            Ok(sandboxes) => sandboxes,
+            Err(status) => {
+                tracing::warn!(%status, "cannot look for pods of nobody");
+                return;
+            }
+        };
+        for sandbox in sandboxes {
+            let uid = sandbox.labels.get(label::UID).cloned().unwrap_or_default();
+            if self.workers.contains_key(&uid) {
+                continue;
+            }
+            tracing::info!(uid, sandbox = sandbox.id, "a pod of nobody is removed");
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                let runtime = &shared.runtime;
+                let stopped = runtime.stop_sandbox(&sandbox.id).await;
+                let removed = runtime.remove_sandbox(&sandbox.id).await;
+                if let Err(status) = stopped.and(removed) {
+                    tracing::warn!(uid, %status, "a pod of nobody stays");
+                }
+                let directory = shared.settings.data.join("pods").join(&uid);
+                if let Err(error) = crate::volume::tear_down(&directory) {
+                    tracing::warn!(uid, %error, "files of a pod of nobody stay");
+                }
+                shared.groups.remove(&uid);
+            });
+        }
+    }
+
+    fn forget(&mut self, uid: &str) {
+        if let Some(handle) = self.workers.remove(uid) {
+            self.pods.remove(&handle.pod);
+        }
+        let used = self.workers.values().flat_map(|it| it.uses.iter().cloned()).collect();
+        self.shared.configs.keep_only(&used);
+    }
+}
+
+/// One look that is waited for is enough.
+fn look(tell: &mpsc::Sender<Told>) {
+    let _waits_already = tell.try_send(Told::Look);
+}
+
+fn lives(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+    !matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+fn host_ports(pod: &Pod) -> BTreeSet<(String, i32)> {
+    let ports = configs::containers(pod).flat_map(|it| it.ports.iter().flatten());
+    let of = |it: &k8s_openapi::api::core::v1::ContainerPort| {
+        let protocol = it.protocol.clone().unwrap_or_else(|| "TCP".into());
+        Some((protocol, it.host_port.filter(|port| *port > 0)?))
+    };
+    ports.filter_map(of).collect()
+}

@@ -1,0 +1,1 @@
+//! What plans and statuses come of pods in all their states.
