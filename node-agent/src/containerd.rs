@@ -20,6 +20,9 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// Before it is started again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The number of the capability (capabilities(7)).
+const CAP_SYS_RESOURCE: u32 = 24;
+
 /// Why there is no runtime.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -55,6 +58,15 @@ pub enum Error {
         /// What it says.
         words: String,
     },
+}
+
+/// Whether this process may make the kernel spare others when memory is short (`CAP_SYS_RESOURCE`). Inside
+/// some containers and machines root may not.
+fn may_lower_oom_score() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bits = status.lines().find_map(|it| it.strip_prefix("CapEff:"));
+    let bits = bits.and_then(|it| u64::from_str_radix(it.trim(), 16).ok()).unwrap_or(0);
+    bits & (1 << CAP_SYS_RESOURCE) != 0
 }
 
 /// Where things of our own containerd are.
@@ -108,12 +120,16 @@ impl Places {
         line("[plugins.\"io.containerd.grpc.v1.cri\"]".into());
         line(format!("sandbox_image = {:?}", pause::IMAGE));
         line("stream_server_address = \"127.0.0.1\"".into());
+        if !may_lower_oom_score() {
+            line("restrict_oom_score_adj = true".into());
+        }
         line("[plugins.\"io.containerd.grpc.v1.cri\".cni]".into());
         line(format!("conf_dir = {}", text(&self.cni_conf())));
         line(format!("bin_dir = {}", text(&self.cni_bin())));
         config
     }
 
+    /// Writes the settings.
     fn write(&self) -> Result<(), Error> {
         for path in [&self.root, &self.state, &self.cni_conf(), &self.cni_bin()] {
             let failed = |cause| Error::File { doing: "make", path: path.clone(), cause };

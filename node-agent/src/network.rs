@@ -78,13 +78,14 @@ pub(crate) struct Plan {
 
 /// Makes the plugin known to the runtime: a link to this program, and its configuration.
 pub(crate) fn install(plan: &Plan, conf: &Path, bin: &Path) -> io::Result<()> {
-    let link = bin.join(plugin::NAME);
     let part = bin.join(".part");
-    if part.symlink_metadata().is_ok() {
-        fs::remove_file(&part)?;
+    for name in [plugin::NAME, plugin::LOOPBACK] {
+        if part.symlink_metadata().is_ok() {
+            fs::remove_file(&part)?;
+        }
+        std::os::unix::fs::symlink(std::env::current_exe()?, &part)?;
+        fs::rename(&part, bin.join(name))?;
     }
-    std::os::unix::fs::symlink(std::env::current_exe()?, &part)?;
-    fs::rename(&part, &link)?;
     let networks: Vec<String> = plan.networks.iter().map(Network::to_string).collect();
     let text = json!({
         "cniVersion": plugin::VERSION, "name": "hashplane",

@@ -222,7 +222,7 @@ impl Registered {
             };
         }
         let api = Api::<Node>::all(self.client.clone());
-        let patch = Patch::Strategic(json!({"status": status}));
+        let patch = Patch::Merge(json!({"status": status}));
         api.patch_status(&self.settings.node, &PatchParams::default(), &patch).await.map(drop)
     }
 

@@ -19,6 +19,8 @@ use super::{
 
 /// The name of the plugin's program.
 pub const NAME: &str = "hashplane-cni";
+/// The name of the plugin that containerd calls for the loopback device of each sandbox.
+pub const LOOPBACK: &str = "loopback";
 /// The version of the interface.
 pub const VERSION: &str = "1.0.0";
 
@@ -68,10 +70,15 @@ impl Error {
     }
 }
 
+/// The name that this process was started by.
+fn own_name() -> Option<String> {
+    let name = std::env::args_os().next()?;
+    Some(Path::new(&name).file_name()?.to_str()?.to_owned())
+}
+
 /// Whether this process was started by a runtime as its plugin.
 pub fn is_called() -> bool {
-    let name = std::env::args_os().next();
-    name.is_some_and(|it| Path::new(&it).file_name().is_some_and(|it| it == NAME))
+    own_name().is_some_and(|it| it == NAME || it == LOOPBACK)
 }
 
 /// Does what the runtime asks for: what goes to standard output, and whether it is a success.
@@ -83,7 +90,10 @@ pub fn run() -> (String, bool) {
         .take(1 << 20)
         .read_to_string(&mut text)
         .map_err(|error| Error::Config(error.to_string()))
-        .and_then(|_| call(&variables, &text));
+        .and_then(|_| match own_name().as_deref() {
+            Some(LOOPBACK) => loopback(&variables),
+            _ => call(&variables, &text),
+        });
     match answer {
         Ok(None) => (String::new(), true),
         Ok(Some(value)) => (value.to_string(), true),
@@ -150,6 +160,20 @@ fn call(variables: &BTreeMap<String, String>, text: &str) -> Result<Option<Value
         }
         other => Err(Error::Command(other.into())),
     }
+}
+
+/// The loopback device of a sandbox is up, or goes with the sandbox.
+fn loopback(variables: &BTreeMap<String, String>) -> Result<Option<Value>, Error> {
+    let command = variables.get("CNI_COMMAND").map(String::as_str).unwrap_or_default();
+    if command != "ADD" {
+        return Ok(None);
+    }
+    let netns = variables.get("CNI_NETNS").ok_or(Error::Variable("CNI_NETNS"))?;
+    wiring::loopback(netns)?;
+    Ok(Some(json!({
+        "cniVersion": VERSION, "interfaces": [{"name": "lo", "sandbox": netns}],
+        "ips": [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}],
+    })))
 }
 
 /// The name of a sandbox's link on the node: 15 bytes are the most that the kernel takes.

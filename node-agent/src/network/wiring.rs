@@ -106,7 +106,7 @@ pub fn connect(wish: &Wish) -> Result<[u8; 6], Error> {
         }
         Ok::<(), Error>(())
     })?;
-    inside(&wish.netns, netns, wish.clone(), pod_mac)?;
+    inside(wish)?;
     Ok(pod_mac)
 }
 
@@ -115,6 +115,14 @@ pub fn disconnect(outside: &str) -> Result<(), Error> {
     on_runtime(async {
         let handle = connection()?;
         remove_link(&handle, outside).await
+    })
+}
+
+/// Sets the loopback device of a namespace up. Blocks.
+pub fn loopback(path: &str) -> Result<(), Error> {
+    on_thread(path, async {
+        let handle = connection()?;
+        set_up(&handle, index(&handle, "lo").await?, "lo").await
     })
 }
 
@@ -143,38 +151,47 @@ fn connection() -> Result<Handle, Error> {
     Ok(handle)
 }
 
-/// What happens inside the pod's namespace, on a thread of its own that ends in it.
-fn inside(path: &str, netns: File, wish: Wish, mac: [u8; 6]) -> Result<(), Error> {
+/// Does something in a namespace, on a thread of its own that ends in it.
+fn on_thread(
+    path: &str,
+    work: impl Future<Output = Result<(), Error>> + Send + 'static,
+) -> Result<(), Error> {
+    let netns = open(path)?;
     let path = path.to_owned();
     let thread = std::thread::spawn(move || {
         setns(&netns, CloneFlags::CLONE_NEWNET)
-            .map_err(|error| Error::Namespace { path: path.clone(), cause: error.into() })?;
-        on_runtime(async {
-            let handle = connection()?;
-            set_up(&handle, index(&handle, "lo").await?, "lo").await?;
-            let passing = format!("{}p", wish.outside);
-            let inner = index(&handle, &passing).await?;
-            let change = LinkUnspec::new_with_index(inner).name(wish.inside.clone());
-            let renamed = handle.link().set(change.build()).execute().await;
-            renamed.map_err(failed(format!("name the pod's link {}", wish.inside)))?;
-            set_up(&handle, inner, &wish.inside).await?;
-            for address in &wish.addresses {
-                let mut add = handle.address().add(inner, *address, Network::bits(*address));
-                if address.is_ipv6() {
-                    // Nobody else can have it: it is routed here.
-                    add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
-                }
-                add.execute().await.map_err(failed(format!("give the pod {address}")))?;
-                let gateway = gateway(*address);
-                neighbour(&handle, inner, gateway, OUTSIDE_MAC).await?;
-                route_to(&handle, gateway, inner).await?;
-                default_by(&handle, gateway, inner).await?;
-            }
-            let _known = mac;
-            Ok(())
-        })
+            .map_err(|error| Error::Namespace { path, cause: error.into() })?;
+        on_runtime(work)
     });
     thread.join().unwrap_or(Err(Error::Late))
+}
+
+/// What happens inside the pod's namespace.
+fn inside(wish: &Wish) -> Result<(), Error> {
+    let path = wish.netns.clone();
+    let wish = wish.clone();
+    on_thread(&path, async move {
+        let handle = connection()?;
+        let passing = format!("{}p", wish.outside);
+        let inner = index(&handle, &passing).await?;
+        let change = LinkUnspec::new_with_index(inner).name(wish.inside.clone());
+        let renamed = handle.link().set(change.build()).execute().await;
+        renamed.map_err(failed(format!("name the pod's link {}", wish.inside)))?;
+        set_up(&handle, inner, &wish.inside).await?;
+        for address in &wish.addresses {
+            let mut add = handle.address().add(inner, *address, Network::bits(*address));
+            if address.is_ipv6() {
+                // Nobody else can have it: it is routed here.
+                add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            add.execute().await.map_err(failed(format!("give the pod {address}")))?;
+            let gateway = gateway(*address);
+            neighbour(&handle, inner, gateway, OUTSIDE_MAC).await?;
+            route_to(&handle, gateway, inner).await?;
+            default_by(&handle, gateway, inner).await?;
+        }
+        Ok(())
+    })
 }
 
 /// A hardware address that follows from the pod's first address: locally administered.
