@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -30,6 +30,7 @@ use crate::{
     configs::{self, Configs, Key},
     containerd::{self, Places},
     cri::{self, Runtime},
+    dns,
     events::Events,
     network::{self, Network, egress, routes},
     node::{Capacity, Health, Registered},
@@ -145,7 +146,10 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     tasks.spawn(registered.clone().follow(told));
     tasks.spawn(registered.beat());
     tasks.spawn(follow_nodes(shared.clone(), places, node_changed));
-    tasks.spawn(follow_services(shared.clone()));
+    tasks.spawn(dns::follow::follow(shared.clone()));
+    if !settings.dns.is_empty() {
+        tasks.spawn(serve_names(shared.clone(), node));
+    }
     tasks.spawn(serve::logs::rotate(shared.clone()));
     let (happened, happens) = mpsc::channel(WAITING_MAX);
     tasks.spawn(follow_runtime(runtime, happened));
@@ -216,36 +220,20 @@ async fn follow_runtime(runtime: Runtime, happened: mpsc::Sender<Option<String>>
     }
 }
 
-async fn follow_services(shared: Arc<Shared>) {
-    let api = Api::<Service>::all(shared.client.clone());
-    let mut known: BTreeMap<(String, String), Service> = BTreeMap::new();
-    let mut events =
-        std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
-    let mut is_listing = false;
-    while let Some(event) = events.next().await {
-        let key = |it: &Service| {
-            let text = |it: &Option<String>| it.clone().unwrap_or_default();
-            (text(&it.metadata.namespace), text(&it.metadata.name))
-        };
-        match event {
-            Ok(Event::Init) => {
-                is_listing = true;
-                known.clear();
-            }
-            Ok(Event::InitApply(service) | Event::Apply(service)) => {
-                known.insert(key(&service), service);
-            }
-            Ok(Event::Delete(service)) => drop(known.remove(&key(&service))),
-            Ok(Event::InitDone) => is_listing = false,
-            Err(error) => {
-                tracing::debug!(%error, "the watch of Services goes on later");
-                continue;
-            }
-        }
-        if !is_listing {
-            shared.set_services(known.values().cloned().collect());
-        }
+/// Answers for the names of the cluster, and says so in the API.
+async fn serve_names(shared: Arc<Shared>, node: Node) {
+    let place = shared.place();
+    let addresses: Vec<SocketAddr> =
+        place.host.iter().map(|ip| SocketAddr::new(*ip, dns::PORT)).collect();
+    let mut others = dns::forward::servers(shared.resolv());
+    others.retain(|it| !shared.settings.dns.contains(&it.ip()) && !place.host.contains(&it.ip()));
+    let forwarder = dns::forward::Forwarder::new(others);
+    let server = Arc::new(dns::server::Server::new(shared.zone.clone(), forwarder));
+    while let Err(error) = server.listen(&addresses).await {
+        tracing::error!(%error, "pods of this node find no names");
+        sleep(RELIST).await;
     }
+    dns::publish::publish(shared.client.clone(), node, place.host).await;
 }
 
 /// Follows nodes: this one gets its network, and routes lead to the pods of the others.

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::{
     net::TcpStream,
+    sync::watch,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -41,12 +42,33 @@ impl Barrier {
     }
 
     /// Waits for all nodes, or until the bound.
-    pub(crate) async fn wait(&self, pod: &Pod, addresses: &[IpAddr]) {
+    ///
+    /// `others` says whether the pod's clients have other endpoints to go to: nothing while the pod itself
+    /// counts as ready. Without others there is nothing to wait for: nodes go on sending to it as a last resort.
+    pub(crate) async fn wait(
+        &self,
+        pod: &Pod,
+        addresses: &[IpAddr],
+        mut changed: watch::Receiver<()>,
+        others: impl Fn() -> Option<bool>,
+    ) {
         if self.within.is_zero() || addresses.is_empty() {
             return;
         }
         let begin = Instant::now();
         let end = begin + self.within;
+        loop {
+            match others() {
+                Some(true) => break,
+                Some(false) => return,
+                None => {}
+            }
+            if !matches!(timeout_at(end, changed.changed()).await, Ok(Ok(()))) {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                tracing::warn!(pod = name, "the pod still counts as an endpoint");
+                return;
+            }
+        }
         let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner).clone();
         let list: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         let list = list.join(",");

@@ -13,6 +13,7 @@ mod barrier;
 mod cgroup;
 mod configs;
 mod cri;
+mod dns;
 mod events;
 mod node;
 mod pod;

@@ -9,12 +9,14 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
+use tokio::sync::watch;
 
 use crate::{
     barrier::Barrier,
     cgroup::Groups,
     configs::Configs,
     cri::{Runtime, wire::DnsConfig},
+    dns::zone::Zone,
     events::Events,
     pod::{env::Place, plan::Patience},
     settings::Settings,
@@ -34,7 +36,11 @@ pub(crate) struct Shared {
     pub(crate) drain: Barrier,
     place: RwLock<Place>,
     capacity_memory: i64,
-    services: RwLock<Arc<Vec<Service>>>,
+    services: RwLock<BTreeMap<(String, String), Service>>,
+    /// The cluster's names.
+    pub(crate) zone: Arc<RwLock<Zone>>,
+    /// Tells that some slice has changed.
+    pub(crate) slices_changed: watch::Sender<()>,
     /// Which pod a container or sandbox is of.
     owners: Mutex<BTreeMap<String, String>>,
     resolv: String,
@@ -52,6 +58,7 @@ impl Shared {
         place: Place,
         capacity_memory: i64,
     ) -> Self {
+        let zone = Arc::new(RwLock::new(Zone::new(&settings.domain)));
         let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         Self {
             drain: Barrier::new(settings.drain, settings.dataplane_port),
@@ -64,6 +71,8 @@ impl Shared {
             place: RwLock::new(place),
             capacity_memory,
             services: RwLock::default(),
+            zone,
+            slices_changed: watch::Sender::new(()),
             owners: Mutex::default(),
             resolv,
         }
@@ -78,12 +87,27 @@ impl Shared {
         self.capacity_memory
     }
 
-    pub(crate) fn services(&self) -> Arc<Vec<Service>> {
-        self.services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The Services that a pod of this namespace may know by its environment.
+    pub(crate) fn services(&self, namespace: &str) -> Vec<Service> {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let is_near = |key: &(String, String)| key.0 == namespace || key.0 == "default";
+        services.iter().filter(|(key, _)| is_near(key)).map(|(_, it)| it.clone()).collect()
     }
 
-    pub(crate) fn set_services(&self, services: Vec<Service>) {
-        *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
+    pub(crate) fn put_service(&self, service: Service) {
+        let text = |it: &Option<String>| it.clone().unwrap_or_default();
+        let key = (text(&service.metadata.namespace), text(&service.metadata.name));
+        self.services.write().unwrap_or_else(PoisonError::into_inner).insert(key, service);
+    }
+
+    pub(crate) fn remove_service(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.services.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// The name servers of the node.
+    pub(crate) fn resolv(&self) -> &str {
+        &self.resolv
     }
 
     /// Notes whose a container or sandbox is.
@@ -117,6 +141,11 @@ impl Shared {
 
     /// Waits until no node sends to the pod any more, or until that takes too long.
     pub(crate) async fn barrier(&self, pod: &Pod, addresses: &[IpAddr]) {
-        self.drain.wait(pod, addresses).await;
+        let changed = self.slices_changed.subscribe();
+        let others = || {
+            let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
+            zone.has_others(addresses)
+        };
+        self.drain.wait(pod, addresses, changed, others).await;
     }
 }

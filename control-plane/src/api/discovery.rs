@@ -126,7 +126,9 @@ fn aggregated(core: bool, version: &str) -> Value {
     let mut items = Vec::new();
     for (name, list) in groups().into_iter().filter(|(name, _)| name.is_empty() == core) {
         let resources: Vec<Value> = list.iter().map(resource_json).collect();
-        let versions = json!([{"version": "v1", "resources": resources, "freshness": "Current"}]);
+        let version = list.first().map_or("v1", |it| it.version);
+        let versions =
+            json!([{"version": version, "resources": resources, "freshness": "Current"}]);
         let metadata = if name.is_empty() {
             json!({"creationTimestamp": null})
         } else {

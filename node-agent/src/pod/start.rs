@@ -81,7 +81,8 @@ impl Worker {
             &self.shared.settings.node,
         );
         hosts.map_err(|error| waits("CreateContainerConfigError", format!("cannot write hosts: {error}")))?;
-        let services = self.shared.services();
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let services = self.shared.services(namespace);
         let environment = env::environment(
             &self.pod,
             &container,
