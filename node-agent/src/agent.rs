@@ -29,7 +29,7 @@ use crate::{
     cgroup::Groups,
     configs::{self, Configs, Key},
     containerd::{self, Places},
-    cri::{self, Runtime},
+    cri::{self, Runtime, events::Happened},
     dns,
     events::Events,
     network::{self, Network, egress, routes},
@@ -194,7 +194,7 @@ async fn runtime(
 }
 
 /// Tells which containers something happens to.
-async fn follow_runtime(runtime: Runtime, happened: mpsc::Sender<Option<String>>) {
+async fn follow_runtime(runtime: Runtime, happened: mpsc::Sender<Option<Happened>>) {
     loop {
         match cri::events::subscribe(runtime.channel()).await {
             Ok(events) => {
@@ -203,8 +203,8 @@ async fn follow_runtime(runtime: Runtime, happened: mpsc::Sender<Option<String>>
                 if happened.send(None).await.is_err() {
                     return;
                 }
-                while let Some(Ok(id)) = events.next().await {
-                    if happened.send(Some(id)).await.is_err() {
+                while let Some(Ok(event)) = events.next().await {
+                    if happened.send(Some(event)).await.is_err() {
                         return;
                     }
                 }
@@ -354,7 +354,7 @@ impl Agent {
     async fn run(
         mut self,
         mut changed: mpsc::Receiver<Key>,
-        mut happens: mpsc::Receiver<Option<String>>,
+        mut happens: mpsc::Receiver<Option<Happened>>,
     ) {
         let api = Api::<Pod>::all(self.shared.client.clone());
         let own = format!("spec.nodeName={}", self.shared.settings.node);
@@ -388,11 +388,10 @@ impl Agent {
                     }
                 }
                 Some(id) = happens.recv() => match id {
-                    Some(id) => {
-                        let owner = self.shared.owner(&id);
-                        let handle = owner.and_then(|uid| self.workers.get(&uid));
-                        if let Some(handle) = handle {
-                            look(&handle.tell);
+                    Some(Happened { id, has_ended }) => {
+                        if let Some(uid) = self.shared.owner(&id) {
+                            let told = if has_ended { Told::Ended(id) } else { Told::Look };
+                            self.tell(&uid, told);
                         }
                     }
                     None => self.workers.values().for_each(|it| look(&it.tell)),

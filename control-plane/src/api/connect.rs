@@ -5,14 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use axum::{extract::Request, response::Response};
-use http::Uri;
+use axum::{body::to_bytes, extract::Request, response::Response};
+use http::{Uri, header};
 use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{
+    asked::BODY_MAX,
     path::Target,
     query::Query,
     status::{Failure, Reason},
@@ -107,8 +108,22 @@ impl Nodes {
         let stream = connector.connect(ServerName::from(address.ip()), stream).await;
         let stream = stream.map_err(|error| failed(&error))?;
         let answer = tunnel::pass_on(stream, &address.to_string(), path, request).await;
-        answer.map_err(|error| failed(&error))
+        let answer = answer.map_err(|error| failed(&error))?;
+        refused(answer).await
     }
+}
+
+/// What a node says in words when it does not do it, as clients of the API understand it.
+async fn refused(answer: Response) -> Result<Response, Failure> {
+    let status = answer.status();
+    let in_words = answer.headers().get(header::CONTENT_TYPE);
+    let in_words = in_words.and_then(|it| it.to_str().ok()).is_some_and(|it| it.starts_with("text/plain"));
+    if !in_words || !(status.is_client_error() || status.is_server_error()) {
+        return Ok(answer);
+    }
+    let body = to_bytes(answer.into_body(), BODY_MAX).await.unwrap_or_default();
+    let words = String::from_utf8_lossy(&body).trim().to_owned();
+    Err(Failure::new(Reason::of("", status.as_u16()), words))
 }
 
 /// Where the agent of a node listens.

@@ -41,6 +41,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// After something failed that nobody tells about when it is mended.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// A runtime that has not noticed an end is asked again soon, then ever later, this often.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+const ASK_MAX: u32 = 10;
 /// Steps that follow each other without a pause.
 const STEPS_MAX: usize = 32;
 
@@ -51,6 +54,8 @@ pub(crate) enum Told {
     Pod(Arc<Pod>),
     /// Something happened to its containers or to what it uses.
     Look,
+    /// A container or a sandbox has ended, even if the runtime does not say so yet.
+    Ended(String),
     /// The API has no such pod any more.
     Gone,
     /// The node cannot have it: reason and message. It ends, and stays to be read.
@@ -82,6 +87,8 @@ pub(crate) struct Worker {
     pub(super) probes: BTreeMap<(String, Kind), JoinHandle<()>>,
     pub(super) pulls: Pulls,
     pub(super) stopping: BTreeSet<String>,
+    /// What has ended without the runtime saying so, and how often it was asked.
+    ended: BTreeMap<String, u32>,
     pub(super) tokens: Tokens,
     pub(super) is_gone: bool,
     pub(super) refused: Option<(&'static str, String)>,
@@ -132,6 +139,7 @@ impl Worker {
             probes: BTreeMap::new(),
             pulls: Pulls::new(),
             stopping: BTreeSet::new(),
+            ended: BTreeMap::new(),
             tokens: Tokens::default(),
             is_gone: false,
             refused: None,
@@ -206,7 +214,22 @@ impl Worker {
                 continue;
             }
             self.tell_api().await;
+            self.ask_again();
             self.wait().await;
+        }
+    }
+
+    /// The runtime learns of an end when we do, and may say so later.
+    fn ask_again(&mut self) {
+        let world = &self.world;
+        self.ended.retain(|id, asked| {
+            let runs = world.containers.iter().any(|it| it.id == *id && it.stage == Stage::Running)
+                || world.sandboxes.iter().any(|it| it.id == *id && it.is_ready);
+            *asked += 1;
+            runs && *asked <= ASK_MAX
+        });
+        if let Some(asked) = self.ended.values().min() {
+            self.look_at(Instant::now() + ASK_AGAIN * 2_u32.pow(*asked));
         }
     }
 
@@ -231,6 +254,9 @@ impl Worker {
         match told {
             Some(Told::Pod(pod)) => self.pod = Pod::clone(&pod),
             Some(Told::Look) => {}
+            Some(Told::Ended(id)) => {
+                self.ended.insert(id, 0);
+            }
             Some(Told::Refused(reason, message)) => self.refused = Some((reason, message)),
             Some(Told::Stopped(id)) => {
                 self.stopping.remove(&id);

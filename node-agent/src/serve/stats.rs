@@ -36,6 +36,8 @@ impl Stats {
         let all = server.shared.runtime.stats().await?;
         Ok(all
             .into_iter()
+            // What has ended uses nothing.
+            .filter(|it| it.memory.is_some() && it.cpu.as_ref().is_some_and(|it| it.timestamp > 0))
             .map(|it| {
                 let attributes = it.attributes.unwrap_or_default();
                 let text = |name: &str| attributes.labels.get(name).cloned().unwrap_or_default();
