@@ -5,12 +5,15 @@
 
 mod bench;
 mod doctor;
+mod down;
 mod mode;
+mod node;
 mod options;
 mod proxy;
 mod server;
 mod service;
 mod simulate;
+mod token;
 mod tools;
 mod up;
 
@@ -49,6 +52,13 @@ enum Command {
     Server(server::Arguments),
     /// Runs a whole cluster on this machine: API, node agent, dataplane, DNS.
     Up(Box<up::Arguments>),
+    /// Makes a node of a running cluster of this machine.
+    Node(Box<node::Arguments>),
+    /// Tokens by which machines join.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Ends all pods of this machine, its containerd, and the dataplane.
+    Down(down::Arguments),
     /// Nodes without containers, for tests of scale: pods on them are state machines.
     Simulate(simulate::Arguments),
     /// Removes every trace of the instance from this node.
@@ -73,6 +83,9 @@ fn main() -> ExitCode {
         Command::Bench(what) => bench::run(*what).map(done),
         Command::Server(arguments) => server::run(arguments).map(done),
         Command::Up(arguments) => up::run(*arguments).map(done),
+        Command::Node(arguments) => node::run(*arguments).map(done),
+        Command::Token(command) => token::run(command).map(done),
+        Command::Down(arguments) => down::run(&arguments).map(done),
         Command::Simulate(arguments) => simulate::run(arguments).map(done),
         Command::Cleanup(arguments) => tools::cleanup(&arguments).map(done),
     };

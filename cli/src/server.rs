@@ -77,6 +77,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         pools: arguments.load_balancer_pool,
         pods: Vec::new(),
         dns: Vec::new(),
+        domain: "cluster.local".into(),
     };
     service::block_on(async {
         let stop = service::told_to_stop()?;

@@ -5,6 +5,7 @@ pub mod asked;
 pub mod audit;
 pub mod connect;
 pub mod discovery;
+pub mod join;
 pub mod listen;
 pub mod negotiate;
 pub mod path;

@@ -90,9 +90,7 @@ pub async fn names(registry: &Registry, addresses: &[IpAddr]) -> Result<(), Fail
     let Some(first) = addresses.first() else { return Ok(()) };
     let families: Vec<&str> =
         addresses.iter().map(|it| if it.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
-    let port = |name: &str, protocol: &str, port: u16, target: u16| {
-        json!({"name": name, "protocol": protocol, "port": port, "targetPort": target})
-    };
+    let port = |name: &str, protocol: &str, port: u16, target: u16| json!({"name": name, "protocol": protocol, "port": port, "targetPort": target});
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {

@@ -24,6 +24,7 @@ use crate::{
     api::{
         audit::Audit,
         connect::Nodes,
+        join::{Cluster, Joining},
         listen::{Certified, Tls},
         serve::Server,
         status::Failure,
@@ -70,6 +71,8 @@ pub struct Settings {
     pub pods: Vec<(IpAddr, u8)>,
     /// Addresses of cluster DNS, one per family; none makes no Service for it.
     pub dns: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub domain: String,
 }
 
 impl Settings {
@@ -88,6 +91,7 @@ impl Settings {
             pools: Vec::new(),
             pods: Vec::new(),
             dns: Vec::new(),
+            domain: "cluster.local".into(),
         }
     }
 
@@ -200,8 +204,15 @@ pub async fn run(
     });
     let own = authority.client("kube-apiserver-kubelet-client", MASTERS)?;
     let nodes = Nodes::new(authority.client_config(&own)?);
-    let server =
-        Arc::new(Server { registry, authorizer, signer, audit: audit.transpose()?, nodes });
+    let joining = joining(&settings);
+    let server = Arc::new(Server {
+        registry,
+        authorizer,
+        signer,
+        audit: audit.transpose()?,
+        nodes,
+        joining,
+    });
     let compression =
         CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(Long);
     let app = Router::new().fallback(answer).with_state(server).layer(compression);
@@ -227,6 +238,19 @@ pub async fn run(
         // Watches have no end of their own.
         () = late => Ok(()),
     }
+}
+
+/// What machines are told that become nodes.
+fn joining(settings: &Settings) -> Joining {
+    let texts =
+        |all: &[(IpAddr, u8)]| all.iter().map(|(ip, bits)| format!("{ip}/{bits}")).collect();
+    let cluster = Cluster {
+        pods: texts(&settings.pods),
+        services: texts(&settings.registry.networks.service_cidrs),
+        dns: settings.dns.clone(),
+        domain: settings.domain.clone(),
+    };
+    Joining { data: settings.data.clone(), cluster }
 }
 
 /// The store with Secrets sealed, or readable if they ever were.
@@ -314,18 +338,21 @@ pub struct NodeFiles {
     pub authority: String,
 }
 
-/// Makes a node's certificate by the authority in `data`; `server` is where the node finds the API.
-pub fn admit_node(
-    data: &Path,
-    server: SocketAddr,
-    name: &str,
-    addresses: &[IpAddr],
-) -> Result<NodeFiles, tls::Error> {
-    let authority = Authority::open(&data.join("pki"))?;
-    let pair = authority.node(name, addresses)?;
-    let user = format!("{}{name}", crate::auth::NODE);
-    let kubeconfig = kubeconfig(server, &authority.certificate, &user, &pair);
-    Ok(NodeFiles { kubeconfig, pair, authority: authority.certificate })
+impl NodeFiles {
+    /// Makes a node's certificate by the authority in `data`; `server` is where the node finds the API, such
+    /// as `https://192.0.2.1:6443`.
+    pub fn new(
+        data: &Path,
+        server: &str,
+        name: &str,
+        addresses: &[IpAddr],
+    ) -> Result<Self, tls::Error> {
+        let authority = Authority::open(&data.join("pki"))?;
+        let pair = authority.node(name, addresses)?;
+        let user = format!("{}{name}", crate::auth::NODE);
+        let kubeconfig = kubeconfig(server, &authority.certificate, &user, &pair);
+        Ok(Self { kubeconfig, pair, authority: authority.certificate })
+    }
 }
 
 /// The file that lets an administrator in.
@@ -341,13 +368,14 @@ fn write_kubeconfig(
         ip => ip,
     };
     let server = SocketAddr::new(host, address.port());
-    write_private(path, &kubeconfig(server, authority, "kubernetes-admin", admin))
+    let server = format!("https://{server}");
+    write_private(path, &kubeconfig(&server, authority, "kubernetes-admin", admin))
 }
 
 /// The way to a server for somebody with a certificate.
-fn kubeconfig(server: SocketAddr, authority: &str, user: &str, pair: &Pair) -> String {
+fn kubeconfig(server: &str, authority: &str, user: &str, pair: &Pair) -> String {
     format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: hashplane\n  cluster:\n    server: https://{}\n    \
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: hashplane\n  cluster:\n    server: {}\n    \
          certificate-authority-data: {}\ncontexts:\n- name: hashplane\n  context:\n    cluster: hashplane\n    \
          user: {user}\ncurrent-context: hashplane\nusers:\n- name: {user}\n  user:\n    \
          client-certificate-data: {}\n    client-key-data: {}\n",

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -32,7 +32,7 @@ use crate::{
     cri::{self, Runtime, events::Happened},
     dns,
     events::Events,
-    network::{self, Network, egress, routes},
+    network::follow,
     node::{Capacity, Health, Registered},
     pod::{
         env::Place,
@@ -51,8 +51,6 @@ pub use crate::node::own_addresses;
 const WAITING_MAX: usize = 256;
 /// Runtimes without events are asked this often.
 const RELIST: Duration = Duration::from_secs(1);
-/// Packets of pods unless the node's own device says otherwise, in bytes.
-const MTU: u32 = 1_500;
 
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +143,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let (node_changed, told) = watch::channel(());
     tasks.spawn(registered.clone().follow(told));
     tasks.spawn(registered.beat());
-    tasks.spawn(follow_nodes(shared.clone(), places, node_changed));
+    tasks.spawn(follow::follow(shared.clone(), places, node_changed));
     tasks.spawn(dns::follow::follow(shared.clone()));
     if !settings.dns.is_empty() {
         tasks.spawn(serve_names(shared.clone(), node));
@@ -234,106 +232,6 @@ async fn serve_names(shared: Arc<Shared>, node: Node) {
         sleep(RELIST).await;
     }
     dns::publish::publish(shared.client.clone(), node, place.host).await;
-}
-
-/// Follows nodes: this one gets its network, and routes lead to the pods of the others.
-async fn follow_nodes(shared: Arc<Shared>, places: Option<Places>, changed: watch::Sender<()>) {
-    let api = Api::<Node>::all(shared.client.clone());
-    let mut known: BTreeMap<String, Node> = BTreeMap::new();
-    let mut events =
-        std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
-    let handle = match rtnetlink::new_connection() {
-        Ok((connection, handle, _)) => {
-            tokio::spawn(connection);
-            handle
-        }
-        Err(error) => {
-            tracing::error!(%error, "cannot speak with the kernel about routes");
-            return;
-        }
-    };
-    let mut is_listing = false;
-    let mut installed: Vec<Network> = Vec::new();
-    let mut routed: BTreeMap<Network, IpAddr> = BTreeMap::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => {
-                is_listing = true;
-                known.clear();
-            }
-            Ok(Event::InitApply(node) | Event::Apply(node)) => {
-                known.insert(node.metadata.name.clone().unwrap_or_default(), node);
-            }
-            Ok(Event::Delete(node)) => {
-                known.remove(node.metadata.name.as_deref().unwrap_or_default());
-            }
-            Ok(Event::InitDone) => is_listing = false,
-            Err(error) => {
-                tracing::debug!(%error, "the watch of Nodes goes on later");
-                continue;
-            }
-        }
-        if is_listing {
-            continue;
-        }
-        shared.drain.set_nodes(known.values().filter(|it| is_ready(it)).filter_map(address).collect());
-        let own = known.get(&shared.settings.node);
-        let networks = own.map(networks).unwrap_or_default();
-        if let Some(places) = &places
-            && !networks.is_empty()
-            && networks != installed
-        {
-            match install(&shared, places, &networks).await {
-                Ok(()) => {
-                    tracing::info!(?networks, "the network of pods is ready");
-                    installed = networks;
-                    // The runtime takes a moment to see it.
-                    sleep(Duration::from_millis(20)).await;
-                    changed.send_replace(());
-                }
-                Err(words) => tracing::error!(words, "pods have no network"),
-            }
-        }
-        let wished = routes::wished(&shared.settings.node, known.values());
-        if wished != routed {
-            match routes::apply(&handle, &wished).await {
-                Ok(()) => routed = wished,
-                Err(error) => tracing::warn!(%error, "routes to other nodes' pods are not set"),
-            }
-        }
-    }
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|it| it.conditions.as_ref());
-    conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
-}
-
-fn address(node: &Node) -> Option<IpAddr> {
-    let addresses = node.status.as_ref()?.addresses.as_ref()?;
-    addresses.iter().find(|it| it.type_ == "InternalIP")?.address.parse().ok()
-}
-
-fn networks(node: &Node) -> Vec<Network> {
-    let all = node.spec.as_ref().and_then(|it| it.pod_cidrs.as_ref());
-    all.into_iter().flatten().filter_map(|it| it.parse().ok()).collect()
-}
-
-async fn install(shared: &Shared, places: &Places, networks: &[Network]) -> Result<(), String> {
-    let plan = network::Plan {
-        networks: networks.to_vec(),
-        state: shared.settings.data.join("addresses"),
-        mtu: shared.settings.mtu.unwrap_or(MTU),
-    };
-    network::install(&plan, &places.cni_conf(), &places.cni_bin()).map_err(|it| it.to_string())?;
-    let networks = networks.to_vec();
-    let mut cluster = shared.settings.pods.clone();
-    cluster.extend(&shared.settings.services);
-    let allowed = tokio::task::spawn_blocking(move || egress::allow(&networks, &cluster)).await;
-    match allowed {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 struct Handle {
@@ -440,7 +338,7 @@ impl Agent {
         self.workers.insert(uid.clone(), Handle { tell, pod, uses });
         let own = uid.clone();
         self.ended.spawn(async move {
-            worker.run().await;
+            Box::pin(worker.run()).await;
             own
         });
         uid
@@ -457,10 +355,17 @@ impl Agent {
         if !self.shared.runtime.sandboxes(Some((label::UID, uid))).await.ok()?.is_empty() {
             return None;
         }
-        let others: Vec<&Pod> = self.workers.values().map(|it| &*it.pod).filter(|it| lives(it)).collect();
+        let others: Vec<&Pod> =
+            self.workers.values().map(|it| &*it.pod).filter(|it| lives(it)).collect();
         let places = u32::try_from(others.len()).unwrap_or(u32::MAX);
         if places >= self.capacity.pods {
-            return Some(("OutOfpods", format!("Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {places}, capacity: {}", self.capacity.pods)));
+            return Some((
+                "OutOfpods",
+                format!(
+                    "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {places}, capacity: {}",
+                    self.capacity.pods
+                ),
+            ));
         }
         for (name, word, have) in [
             ("cpu", "OutOfcpu", self.capacity.cpu),
@@ -470,16 +375,22 @@ impl Agent {
             let used: i64 = others.iter().map(|it| pod_request(it, name)).sum();
             if asked > 0 && used + asked > have {
                 let unit = if name == "cpu" { 1 } else { 1000 };
-                return Some((word, format!(
-                    "Pod was rejected: Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
-                    asked / unit, used / unit, have / unit,
-                )));
+                return Some((
+                    word,
+                    format!(
+                        "Pod was rejected: Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
+                        asked / unit,
+                        used / unit,
+                        have / unit,
+                    ),
+                ));
             }
         }
         let own = host_ports(pod);
         let taken = others.iter().flat_map(|it| host_ports(it)).any(|it| own.contains(&it));
         if taken {
-            let message = "Pod was rejected: node(s) didn't have free ports for the requested pod ports";
+            let message =
+                "Pod was rejected: node(s) didn't have free ports for the requested pod ports";
             return Some(("NodePorts", message.into()));
         }
         None

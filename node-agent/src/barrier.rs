@@ -78,7 +78,12 @@ impl Barrier {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let took = begin.elapsed();
         if late > 0 {
-            tracing::warn!(pod = name, late, ?took, "nodes did not say that they send nothing to the pod");
+            tracing::warn!(
+                pod = name,
+                late,
+                ?took,
+                "nodes did not say that they send nothing to the pod"
+            );
         } else {
             tracing::debug!(pod = name, nodes = nodes.len(), ?took, "no node sends to the pod");
         }
@@ -100,9 +105,13 @@ async fn left(node: SocketAddr, addresses: &str, end: Instant) -> bool {
     }
 }
 
-async fn ask(node: SocketAddr, addresses: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+async fn ask(
+    node: SocketAddr,
+    addresses: &str,
+) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect(node).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driving = tokio::spawn(connection);
     let request = Request::get(format!("/left?addresses={addresses}"))
         .header(header::HOST, node.to_string())

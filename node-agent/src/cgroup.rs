@@ -286,11 +286,17 @@ mod tests {
 
     #[test]
     fn limits_are_those_of_the_kernel() {
-        let pod = pod("Burstable", &json!([{"name": "a", "resources": {
-            "requests": {"cpu": "250m"}, "limits": {"cpu": "1", "memory": "64Mi"},
-        }}]));
+        let pod = pod(
+            "Burstable",
+            &json!([{"name": "a", "resources": {
+                "requests": {"cpu": "250m"}, "limits": {"cpu": "1", "memory": "64Mi"},
+            }}]),
+        );
         let limits = limits(&pod, &pod.spec.as_ref().expect("a spec").containers[0], 1 << 30);
-        assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.cpu_period), (256, 100_000, 100_000));
+        assert_eq!(
+            (limits.cpu_shares, limits.cpu_quota, limits.cpu_period),
+            (256, 100_000, 100_000)
+        );
         assert_eq!(limits.memory_limit_in_bytes, 64 << 20);
         assert_eq!(shares(0), 2);
         assert_eq!(weight(1024), 39);

@@ -9,7 +9,10 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kube::{
     Api, Client,
-    runtime::{WatchStreamExt as _, watcher::{self, Event}},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event},
+    },
 };
 use tokio::{
     sync::{mpsc, watch},

@@ -37,7 +37,9 @@ pub enum Error {
         cause: io::Error,
     },
     /// A program.
-    #[error("cannot start {program}: {cause}; install containerd and runc, or give --runtime-endpoint")]
+    #[error(
+        "cannot start {program}: {cause}; install containerd and runc, or give --runtime-endpoint"
+    )]
     Start {
         /// Which.
         program: &'static str,
@@ -101,6 +103,17 @@ impl Places {
         self.root.join("config.toml")
     }
 
+    fn pid_file(&self) -> PathBuf {
+        self.state.join("containerd.pid")
+    }
+
+    /// The process that was started last, if it is containerd still.
+    pub(crate) fn pid(&self) -> Option<nix::unistd::Pid> {
+        let pid: i32 = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "containerd").then(|| nix::unistd::Pid::from_raw(pid))
+    }
+
     fn log_file(&self) -> PathBuf {
         self.root.join("containerd.log")
     }
@@ -113,9 +126,12 @@ impl Places {
         };
         line(format!("root = {}", text(&self.root.join("root"))));
         line(format!("state = {}", text(&self.state.join("state"))));
-        line("disabled_plugins = [\"io.containerd.snapshotter.v1.aufs\", \
+        line(
+            "disabled_plugins = [\"io.containerd.snapshotter.v1.aufs\", \
               \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \
-              \"io.containerd.snapshotter.v1.zfs\"]".into());
+              \"io.containerd.snapshotter.v1.zfs\"]"
+                .into(),
+        );
         line(format!("[grpc]\naddress = {}", text(&self.socket())));
         line("[plugins.\"io.containerd.grpc.v1.cri\"]".into());
         line(format!("sandbox_image = {:?}", pause::IMAGE));
@@ -136,8 +152,7 @@ impl Places {
             fs::create_dir_all(path).map_err(failed)?;
         }
         let path = self.config_file();
-        fs::write(&path, self.config())
-            .map_err(|cause| Error::File { doing: "write", path, cause })
+        fs::write(&path, self.config()).map_err(|cause| Error::File { doing: "write", path, cause })
     }
 
     fn spawn(&self) -> Result<Child, Error> {
@@ -155,6 +170,12 @@ impl Places {
             .process_group(0)
             .spawn()
             .map_err(|cause| Error::Start { program: "containerd", cause })
+            .inspect(|child| {
+                let pid = child.id().unwrap_or_default();
+                if let Err(error) = fs::write(self.pid_file(), pid.to_string()) {
+                    tracing::warn!(%error, "the process of containerd is not noted");
+                }
+            })
     }
 
     /// Starts containerd unless one answers already, and waits until it answers.

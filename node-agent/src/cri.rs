@@ -2,6 +2,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod events;
+pub(crate) mod report;
 pub(crate) mod wire;
 
 use std::{path::Path, time::Duration};
@@ -17,10 +18,27 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use self::calls::*;
-use self::wire::{
-    Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, Image, ImageSpec,
-    LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus,
+use self::{
+    calls::{
+        AttachRequest, AttachResponse, ContainerStatusRequest, ContainerStatusResponse,
+        CreateContainerRequest, CreateContainerResponse, ExecRequest, ExecResponse,
+        ExecSyncRequest, ExecSyncResponse, ImageStatusRequest, ImageStatusResponse,
+        ListContainerStatsRequest, ListContainerStatsResponse, ListContainersRequest,
+        ListContainersResponse, ListImagesRequest, ListImagesResponse, ListPodSandboxRequest,
+        ListPodSandboxResponse, PodSandboxStatusRequest, PodSandboxStatusResponse,
+        PortForwardRequest, PortForwardResponse, PullImageRequest, PullImageResponse,
+        RemoveContainerRequest, RemoveContainerResponse, RemovePodSandboxRequest,
+        RemovePodSandboxResponse, ReopenContainerLogRequest, ReopenContainerLogResponse,
+        RunPodSandboxRequest, RunPodSandboxResponse, StartContainerRequest, StartContainerResponse,
+        StatusRequest, StatusResponse, StopContainerRequest, StopContainerResponse,
+        StopPodSandboxRequest, StopPodSandboxResponse, UpdateContainerResourcesRequest,
+        UpdateContainerResourcesResponse, VersionRequest, VersionResponse,
+    },
+    report::{ContainerStats, Image},
+    wire::{
+        Container, ContainerConfig, ContainerFilter, ContainerStatus, ImageSpec,
+        LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus,
+    },
 };
 
 /// Answers above this are refused: lists of some thousand containers are below it.
@@ -28,9 +46,9 @@ const ANSWER_MAX: usize = 32 << 20;
 /// How long a call may take that starts no process and pulls nothing.
 const CALL_MAX: Duration = Duration::from_secs(30);
 /// How long the runtime may take to make a sandbox or a container.
-const MAKE_MAX: Duration = Duration::from_secs(120);
+const MAKE_MAX: Duration = Duration::from_mins(2);
 /// How long a pull may take.
-const PULL_MAX: Duration = Duration::from_secs(1_800);
+const PULL_MAX: Duration = Duration::from_mins(30);
 
 /// A runtime behind a socket.
 #[derive(Clone, Debug)]
@@ -62,7 +80,8 @@ impl Runtime {
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
         // The name means nothing: the connector knows the way.
-        let channel = Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector);
+        let channel =
+            Endpoint::from_static("http://runtime").connect_with_connector_lazy(connector);
         Self { channel }
     }
 
@@ -71,7 +90,12 @@ impl Runtime {
         self.channel.clone()
     }
 
-    async fn call<Q, A>(&self, path: &'static str, within: Duration, request: Q) -> Result<A, Status>
+    async fn call<Q, A>(
+        &self,
+        path: &'static str,
+        within: Duration,
+        request: Q,
+    ) -> Result<A, Status>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
@@ -100,9 +124,10 @@ impl Runtime {
         let answer: StatusResponse =
             call!(self, "RuntimeService", "Status", CALL_MAX, StatusRequest {}).await?;
         let conditions = answer.status.unwrap_or_default().conditions;
-        let words = conditions.iter().filter(|it| !it.status).map(|it| {
-            format!("{} is not met: {} {}", it.r#type, it.reason, it.message)
-        });
+        let words = conditions
+            .iter()
+            .filter(|it| !it.status)
+            .map(|it| format!("{} is not met: {} {}", it.r#type, it.reason, it.message));
         let words: Vec<String> = words.collect();
         Ok((!words.is_empty()).then(|| words.join("; ")))
     }
@@ -136,7 +161,10 @@ impl Runtime {
     }
 
     /// Sandboxes with a label of this value; no label is all of them.
-    pub(crate) async fn sandboxes(&self, label: Option<(&str, &str)>) -> Result<Vec<PodSandbox>, Status> {
+    pub(crate) async fn sandboxes(
+        &self,
+        label: Option<(&str, &str)>,
+    ) -> Result<Vec<PodSandbox>, Status> {
         let mut filter = PodSandboxFilter::default();
         filter.label_selector.extend(label.map(|(name, value)| (name.into(), value.into())));
         let request = ListPodSandboxRequest { filter: Some(filter) };
@@ -187,7 +215,10 @@ impl Runtime {
     }
 
     /// Containers with a label of this value; no label is all of them.
-    pub(crate) async fn containers(&self, label: Option<(&str, &str)>) -> Result<Vec<Container>, Status> {
+    pub(crate) async fn containers(
+        &self,
+        label: Option<(&str, &str)>,
+    ) -> Result<Vec<Container>, Status> {
         let mut filter = ContainerFilter::default();
         filter.label_selector.extend(label.map(|(name, value)| (name.into(), value.into())));
         let request = ListContainersRequest { filter: Some(filter) };
@@ -197,13 +228,17 @@ impl Runtime {
     }
 
     pub(crate) async fn container(&self, id: &str) -> Result<ContainerStatus, Status> {
-        let request = ContainerStatusRequest { container_id: id.into(), ..Default::default() };
+        let request = ContainerStatusRequest { container_id: id.into() };
         let answer: ContainerStatusResponse =
             call!(self, "RuntimeService", "ContainerStatus", CALL_MAX, request).await?;
         Ok(answer.status.unwrap_or_default())
     }
 
-    pub(crate) async fn resize(&self, id: &str, linux: LinuxContainerResources) -> Result<(), Status> {
+    pub(crate) async fn resize(
+        &self,
+        id: &str,
+        linux: LinuxContainerResources,
+    ) -> Result<(), Status> {
         let request = UpdateContainerResourcesRequest {
             container_id: id.into(),
             linux: Some(linux),
@@ -242,8 +277,7 @@ impl Runtime {
 
     /// Where a command with streams is reached, by HTTP.
     pub(crate) async fn exec(&self, request: ExecRequest) -> Result<String, Status> {
-        let answer: ExecResponse =
-            call!(self, "RuntimeService", "Exec", CALL_MAX, request).await?;
+        let answer: ExecResponse = call!(self, "RuntimeService", "Exec", CALL_MAX, request).await?;
         Ok(answer.url)
     }
 
@@ -256,8 +290,7 @@ impl Runtime {
 
     /// Where ports of a sandbox are reached, by HTTP.
     pub(crate) async fn port_forward(&self, sandbox: &str) -> Result<String, Status> {
-        let request =
-            PortForwardRequest { pod_sandbox_id: sandbox.into(), ..Default::default() };
+        let request = PortForwardRequest { pod_sandbox_id: sandbox.into(), ..Default::default() };
         let answer: PortForwardResponse =
             call!(self, "RuntimeService", "PortForward", CALL_MAX, request).await?;
         Ok(answer.url)
@@ -279,7 +312,7 @@ impl Runtime {
 
     /// The image of this name, if the node has it.
     pub(crate) async fn image(&self, name: &str) -> Result<Option<Image>, Status> {
-        let request = ImageStatusRequest { image: Some(spec(name)), ..Default::default() };
+        let request = ImageStatusRequest { image: Some(spec(name)) };
         let answer: ImageStatusResponse =
             call!(self, "ImageService", "ImageStatus", CALL_MAX, request).await?;
         Ok(answer.image)

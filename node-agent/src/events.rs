@@ -43,7 +43,13 @@ impl Events {
         Self { send }
     }
 
-    fn report(&self, about: ObjectReference, is_warning: bool, reason: &'static str, message: String) {
+    fn report(
+        &self,
+        about: ObjectReference,
+        is_warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
         if self.send.try_send(Report { about, is_warning, reason, message }).is_err() {
             tracing::debug!(reason, "too many events: one is dropped");
         }
@@ -79,7 +85,13 @@ impl Events {
     }
 
     /// Something about the node.
-    pub(crate) fn node(&self, node: &Node, is_warning: bool, reason: &'static str, message: String) {
+    pub(crate) fn node(
+        &self,
+        node: &Node,
+        is_warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
         let about = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Node".into()),
@@ -122,7 +134,9 @@ async fn write(client: Client, node: String, mut reports: mpsc::Receiver<Report>
         let name = text(&event.metadata.name);
         match api.create(&PostParams::default(), &event).await {
             Ok(_) => drop(known.insert(same, (name, 1))),
-            Err(error) => tracing::debug!(reason = report.reason, %error, "an event is not written"),
+            Err(error) => {
+                tracing::debug!(reason = report.reason, %error, "an event is not written");
+            }
         }
     }
 }

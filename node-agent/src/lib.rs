@@ -5,6 +5,8 @@
 
 pub mod agent;
 pub mod containerd;
+pub mod down;
+pub mod join;
 pub mod network;
 pub mod pause;
 pub mod settings;

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod egress;
+pub(crate) mod follow;
 pub mod plugin;
 pub mod routes;
 pub mod wiring;

@@ -22,7 +22,7 @@ use crate::{cri::Runtime, settings::Settings};
 /// Between heartbeats, as of kubelets.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A status that has not changed is written again after this long.
-const REPEAT: Duration = Duration::from_secs(300);
+const REPEAT: Duration = Duration::from_mins(5);
 /// What pods cannot have, in bytes: below it the node sends pods away.
 const MEMORY_RESERVE: i64 = 100 << 20;
 const LEASES: &str = "kube-node-lease";
@@ -154,15 +154,13 @@ impl Registered {
             })
             .take(IMAGES_MAX)
             .collect();
-        let mut addresses: Vec<Value> = self
-            .addresses
-            .iter()
-            .map(|ip| json!({"type": "InternalIP", "address": ip}))
-            .collect();
+        let mut addresses: Vec<Value> =
+            self.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
         addresses.push(json!({"type": "Hostname", "address": name}));
         let [memory, disk, processes] =
             *self.health.pressures.lock().unwrap_or_else(PoisonError::into_inner);
-        let not_ready = self.health.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let not_ready =
+            self.health.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let condition = |kind: &str, is: bool, reason: &str, message: &str| {
             json!({
                 "type": kind, "status": if is { "True" } else { "False" }, "reason": reason,

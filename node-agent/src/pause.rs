@@ -102,12 +102,13 @@ fn add(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32)
 }
 
 fn name_of(bytes: &[u8]) -> String {
-    let hash = digest(&SHA256, bytes);
-    let mut text = String::from("sha256:");
-    for byte in hash.as_ref() {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref(), 32))
+}
+
+/// The first bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8], count: usize) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().take(count).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn described(kind: &str, bytes: &[u8]) -> Value {

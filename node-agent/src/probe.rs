@@ -100,7 +100,8 @@ pub(crate) async fn run(kind: Kind, target: Target, runtime: Runtime, send: mpsc
         Duration::from_secs(it.and_then(|it| u64::try_from(it).ok()).unwrap_or(default))
     };
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
-    let age = Duration::try_from(Timestamp::now().duration_since(target.started)).unwrap_or_default();
+    let age =
+        Duration::try_from(Timestamp::now().duration_since(target.started)).unwrap_or_default();
     sleep(seconds(probe.initial_delay_seconds, 0).saturating_sub(age)).await;
     let mut row = Row::default();
     let mut ticks = tokio::time::interval(period);
@@ -130,11 +131,8 @@ mod tests {
 
     #[test]
     fn an_answer_counts_once_it_has_come_often_enough_in_a_row() {
-        let probe = Probe {
-            success_threshold: Some(2),
-            failure_threshold: Some(3),
-            ..Probe::default()
-        };
+        let probe =
+            Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() };
         let mut row = Row::default();
         let answers = [true, true, false, false, true, false, false, false, false];
         let settled: Vec<Option<bool>> = answers.iter().map(|it| row.take(*it, &probe)).collect();

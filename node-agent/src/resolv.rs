@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    fn of_pod(spec: serde_json::Value) -> DnsConfig {
+    fn of_pod(spec: &serde_json::Value) -> DnsConfig {
         let pod = json!({"metadata": {"namespace": "a"}, "spec": spec});
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         let cluster = ["10.96.0.10".parse().expect("an address")];
@@ -89,18 +89,24 @@ mod tests {
 
     #[test]
     fn the_cluster_comes_first_unless_the_pod_says_otherwise() {
-        let config = of_pod(json!({"containers": []}));
+        let config = of_pod(&json!({"containers": []}));
         assert_eq!(config.servers, ["10.96.0.10"]);
-        assert_eq!(config.searches, ["a.svc.cluster.local", "svc.cluster.local", "cluster.local", "home"]);
+        assert_eq!(
+            config.searches,
+            ["a.svc.cluster.local", "svc.cluster.local", "cluster.local", "home"]
+        );
         assert_eq!(config.options, ["ndots:5"]);
-        let config = of_pod(json!({"containers": [], "hostNetwork": true}));
+        let config = of_pod(&json!({"containers": [], "hostNetwork": true}));
         assert_eq!(config.servers, ["192.0.2.1"]);
-        let config = of_pod(json!({"containers": [], "dnsPolicy": "Default"}));
-        assert_eq!((config.servers, config.options), (vec!["192.0.2.1".into()], vec!["edns0".into()]));
+        let config = of_pod(&json!({"containers": [], "dnsPolicy": "Default"}));
+        assert_eq!(
+            (config.servers, config.options),
+            (vec!["192.0.2.1".into()], vec!["edns0".into()])
+        );
         let own = json!({"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "2"}]});
-        let config = of_pod(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": own.clone()}));
+        let config = of_pod(&json!({"containers": [], "dnsPolicy": "None", "dnsConfig": own}));
         assert_eq!(config.servers, ["1.1.1.1"]);
-        let config = of_pod(json!({"containers": [], "dnsConfig": own}));
+        let config = of_pod(&json!({"containers": [], "dnsConfig": own}));
         assert_eq!(config.options, ["ndots:2"]);
     }
 }

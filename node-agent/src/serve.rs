@@ -79,10 +79,6 @@ impl Pods {
         let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
         pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
-
-    pub(crate) fn all(&self) -> Vec<Pod> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
 }
 
 /// What answers.
@@ -175,9 +171,10 @@ fn decoded(text: &str) -> String {
 pub(crate) fn text(status: StatusCode, words: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(full(words.into().into_bytes()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 

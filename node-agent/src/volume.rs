@@ -46,7 +46,9 @@ enum Keeping<'v> {
     Empty(&'v EmptyDirVolumeSource),
     Host(&'v HostPathVolumeSource),
     /// Files that we write; on the disk or in memory.
-    Written { in_memory: bool },
+    Written {
+        in_memory: bool,
+    },
     Unknown,
 }
 
@@ -72,12 +74,18 @@ fn keeping(volume: &Volume) -> (Keeping<'_>, &'static str) {
 pub(crate) fn place(directory: &Path, volume: &Volume) -> PathBuf {
     match keeping(volume) {
         (Keeping::Host(source), _) => PathBuf::from(&source.path),
-        (_, kind) => directory.join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name),
+        (_, kind) => {
+            directory.join("volumes").join(format!("kubernetes.io~{kind}")).join(&volume.name)
+        }
     }
 }
 
 /// Makes all volumes of a pod, or brings those that we write up to date.
-pub(crate) async fn set_up(pod: &Pod, directory: &Path, sources: &Sources<'_>) -> Result<(), Error> {
+pub(crate) async fn set_up(
+    pod: &Pod,
+    directory: &Path,
+    sources: &Sources<'_>,
+) -> Result<(), Error> {
     let group = pod.spec.as_ref().and_then(|it| it.security_context.as_ref()?.fs_group);
     let group = group.and_then(|it| u32::try_from(it).ok());
     for volume in pod.spec.iter().flat_map(|it| it.volumes.iter().flatten()) {
@@ -89,7 +97,8 @@ pub(crate) async fn set_up(pod: &Pod, directory: &Path, sources: &Sources<'_>) -
         match keeping(volume).0 {
             Keeping::Empty(source) => empty(source, &path, group).map_err(failed("make"))?,
             Keeping::Host(source) => {
-                host(source).map_err(|words| Error::Content { volume: volume.name.clone(), words })?;
+                host(source)
+                    .map_err(|words| Error::Content { volume: volume.name.clone(), words })?;
             }
             Keeping::Written { in_memory } => {
                 let files: Files = content::of(volume, sources)
@@ -128,7 +137,13 @@ fn empty(source: &EmptyDirVolumeSource, path: &Path, group: Option<u32>) -> io::
 
 fn in_memory_at(path: &Path, limit: Option<i64>) -> io::Result<()> {
     let size = limit.map(|it| format!("size={it}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, size.as_deref())?;
+    mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        size.as_deref(),
+    )?;
     Ok(())
 }
 
@@ -142,7 +157,9 @@ fn is_mounted(path: &Path) -> bool {
 /// Looks at a path of the node; makes it where the volume says so.
 fn host(source: &HostPathVolumeSource) -> Result<(), String> {
     let path = Path::new(&source.path);
-    let made = |result: io::Result<()>| result.map_err(|error| format!("cannot make {}: {error}", source.path));
+    let made = |result: io::Result<()>| {
+        result.map_err(|error| format!("cannot make {}: {error}", source.path))
+    };
     let kind = source.type_.as_deref().unwrap_or_default();
     match kind {
         "DirectoryOrCreate" if !path.exists() => made(fs::create_dir_all(path))?,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     client::Kind,
-    object::{self, at, list, number, text},
+    object::{self, list, number, text},
     registry::{Registry, Scope},
     resource,
 };
@@ -52,9 +52,15 @@ impl Nodes {
         Self { tls }
     }
 
-    async fn get(registry: &Registry, kind: Kind, namespace: &str, name: &str) -> Result<Value, Failure> {
+    async fn get(
+        registry: &Registry,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, Failure> {
         let words = || format!("there is no resource {}", kind.plural);
-        let known = resource::by_id(kind).ok_or_else(|| Failure::new(Reason::InternalError, words()))?;
+        let known =
+            resource::by_id(kind).ok_or_else(|| Failure::new(Reason::InternalError, words()))?;
         registry.get(&Scope::new(known, namespace), name).await
     }
 
@@ -94,13 +100,21 @@ impl Nodes {
     }
 
     /// Asks the agent of a node.
-    pub async fn ask(&self, node: &Value, path: &str, request: Request) -> Result<Response, Failure> {
+    pub async fn ask(
+        &self,
+        node: &Value,
+        path: &str,
+        request: Request,
+    ) -> Result<Response, Failure> {
         let name = object::name(node);
         let address = address(node).ok_or_else(|| {
             Failure::new(Reason::ServiceUnavailable, format!("no node agent serves node {name}"))
         })?;
         let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(Reason::ServiceUnavailable, format!("node {name} does not answer: {error}"))
+            Failure::new(
+                Reason::ServiceUnavailable,
+                format!("node {name} does not answer: {error}"),
+            )
         };
         let stream = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
         stream.set_nodelay(true).map_err(|error| failed(&error))?;
@@ -117,7 +131,8 @@ impl Nodes {
 async fn refused(answer: Response) -> Result<Response, Failure> {
     let status = answer.status();
     let in_words = answer.headers().get(header::CONTENT_TYPE);
-    let in_words = in_words.and_then(|it| it.to_str().ok()).is_some_and(|it| it.starts_with("text/plain"));
+    let in_words =
+        in_words.and_then(|it| it.to_str().ok()).is_some_and(|it| it.starts_with("text/plain"));
     if !in_words || !(status.is_client_error() || status.is_server_error()) {
         return Ok(answer);
     }
@@ -202,7 +217,9 @@ async fn proxy(
             let first = list(&pod, &["spec", "containers"]).first();
             let first = first.and_then(|it| list(it, &["ports"]).first());
             let number = port.parse().ok().or_else(|| {
-                first.and_then(|it| number(it, &["containerPort"])).and_then(|it| u16::try_from(it).ok())
+                first
+                    .and_then(|it| number(it, &["containerPort"]))
+                    .and_then(|it| u16::try_from(it).ok())
             });
             ip.map(|ip: IpAddr| SocketAddr::new(ip, number.unwrap_or(80)))
         }
@@ -231,9 +248,10 @@ fn endpoint(endpoints: &Value, port: &str) -> Option<SocketAddr> {
         let is_meant = |it: &&Value| {
             port.is_empty()
                 || text(it, &["name"]) == port
-                || at(it, &["port"]).is_some_and(|own| own.to_string() == port)
+                || number(it, &["port"]).is_some_and(|own| own.to_string() == port)
         };
-        let chosen = ports.iter().find(is_meant).or_else(|| ports.first().filter(|_| ports.len() == 1));
+        let chosen =
+            ports.iter().find(is_meant).or_else(|| ports.first().filter(|_| ports.len() == 1));
         let number = chosen.and_then(|it| number(it, &["port"]));
         if let (Ok(ip), Some(number)) = (text(address, &["ip"]).parse::<IpAddr>(), number) {
             return Some(SocketAddr::new(ip, u16::try_from(number).ok()?));

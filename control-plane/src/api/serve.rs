@@ -17,6 +17,7 @@ use super::{
     audit::{self, Audit},
     connect::{self, Nodes},
     discovery,
+    join::{self, Joining},
     path::Target,
     query::Query,
     read, reviews, scale,
@@ -47,6 +48,8 @@ pub struct Server {
     pub audit: Option<Audit>,
     /// The way to nodes.
     pub nodes: Nodes,
+    /// How machines become nodes.
+    pub joining: Joining,
 }
 
 impl Server {
@@ -78,6 +81,9 @@ impl Server {
         certified: Option<User>,
         seen: &mut audit::Request,
     ) -> Result<Response, Failure> {
+        if matches!(request.uri().path(), join::JOIN | join::AUTHORITY) {
+            return self.joining.serve(&self.registry, request).await;
+        }
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         if let Some(response) = self.health(&path).await {

@@ -9,8 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Headers that are about one connection, or about whom we know; an upgrade keeps its own.
-const OWN: [header::HeaderName; 3] =
-    [header::HOST, header::AUTHORIZATION, header::ACCEPT_ENCODING];
+const OWN: [header::HeaderName; 3] = [header::HOST, header::AUTHORIZATION, header::ACCEPT_ENCODING];
 
 /// Asks for `path` over `stream` what `request` asks of us.
 pub async fn pass_on(
@@ -19,7 +18,8 @@ pub async fn pass_on(
     path: &str,
     mut request: Request,
 ) -> Result<Response, Failure> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
     let near = hyper::upgrade::on(&mut request);
     let is_upgrade = request.headers().contains_key(header::UPGRADE);

@@ -58,13 +58,11 @@ pub async fn serve(
         });
         return Ok(answer::value(&list, format));
     }
-    match items.pop() {
-        Some(item) => Ok(answer::value(&item, format)),
-        None => {
-            let words = format!("{}.{GROUP} {:?} not found", resource.plural, target.name);
-            Err(Failure::new(Reason::NotFound, words))
-        }
+    if let Some(item) = items.pop() {
+        return Ok(answer::value(&item, format));
     }
+    let words = format!("{}.{GROUP} {:?} not found", resource.plural, target.name);
+    Err(Failure::new(Reason::NotFound, words))
 }
 
 type Labels = BTreeMap<(String, String), Value>;

@@ -40,7 +40,8 @@ impl Controller for Ranges {
 
     fn touched(&self, step: &Step, _view: &View) -> Vec<Key> {
         // One key for all: two nodes that come together must not get the same.
-        let is_new = step.new.as_deref().is_some_and(|it| list(it, &["spec", "podCIDRs"]).is_empty());
+        let is_new =
+            step.new.as_deref().is_some_and(|it| list(it, &["spec", "podCIDRs"]).is_empty());
         let is_gone = step.new.is_none();
         if is_new || is_gone { vec![Key::new(NODES, "", "")] } else { Vec::new() }
     }
@@ -89,13 +90,16 @@ impl Controller for Ranges {
 fn next((first, bits): (IpAddr, u8), taken: &BTreeSet<String>) -> Option<String> {
     let part_bits = if first.is_ipv4() { V4_BITS.max(bits) } else { V6_BITS.max(bits) };
     let count = 1_u128.checked_shl(u32::from(part_bits - bits)).unwrap_or(PARTS_MAX);
-    (0..count.min(PARTS_MAX)).map(|number| part(first, part_bits, number)).find(|it| !taken.contains(it))
+    (0..count.min(PARTS_MAX))
+        .map(|number| part(first, part_bits, number))
+        .find(|it| !taken.contains(it))
 }
 
 fn part(first: IpAddr, bits: u8, number: u128) -> String {
     match first {
         IpAddr::V4(first) => {
-            let step = u32::try_from(number).unwrap_or(0).checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            let step =
+                u32::try_from(number).unwrap_or(0).checked_shl(32 - u32::from(bits)).unwrap_or(0);
             format!("{}/{bits}", Ipv4Addr::from_bits(first.to_bits().wrapping_add(step)))
         }
         IpAddr::V6(first) => {

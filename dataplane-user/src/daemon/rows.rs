@@ -65,7 +65,8 @@ impl Rows {
                 let status = rounds.borrow_and_update();
                 status.in_sync && status.pending == 0
             };
-            if is_quiet && !self.endpoints().await.iter().any(|it| addresses.contains(&it.address)) {
+            if is_quiet && !self.endpoints().await.iter().any(|it| addresses.contains(&it.address))
+            {
                 return true;
             }
             match timeout_at(end, rounds.changed()).await {

@@ -1,10 +1,17 @@
 //! Requests and answers of the container runtime interface; the numbers are those of its `v1` API.
+#![expect(clippy::struct_excessive_bools, reason = "so the interface has it")]
 
 use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::wire::{Container, ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, Image, ImageFilter, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, RuntimeStatus};
+use super::{
+    report::{ContainerStats, Image, ImageFilter, RuntimeStatus},
+    wire::{
+        Container, ContainerConfig, ContainerFilter, ContainerStatus, ImageSpec,
+        LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus,
+    },
+};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct VersionRequest {
@@ -250,8 +257,7 @@ pub(crate) struct PortForwardResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ListContainerStatsRequest {
-}
+pub(crate) struct ListContainerStatsRequest {}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ListContainerStatsResponse {
@@ -305,12 +311,3 @@ pub(crate) struct PullImageResponse {
     #[prost(string, tag = "1")]
     pub(crate) image_ref: String,
 }
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct RemoveImageRequest {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) image: Option<ImageSpec>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct RemoveImageResponse {}

@@ -74,7 +74,8 @@ pub(crate) async fn subscribe(
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let topics = ["exit", "start", "oom", "paused", "resumed"];
-    let filters = topics.iter().map(|it| format!("topic==\"/tasks/{it}\",namespace==k8s.io")).collect();
+    let filters =
+        topics.iter().map(|it| format!("topic==\"/tasks/{it}\",namespace==k8s.io")).collect();
     let codec = ProstCodec::<SubscribeRequest, Envelope>::default();
     let path = PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
     let request = Request::new(SubscribeRequest { filters });

@@ -171,7 +171,7 @@ impl Server {
             };
             let next = all.iter().find_map(|it| match it {
                 Data::Cname(target) => Name::from_ascii(target).ok(),
-                _ => None,
+                Data::Ip(_) | Data::Srv(..) | Data::Ptr(_) | Data::Txt(_) => None,
             });
             answer.add_answers(records(&name, query, &all, &domain));
             match next {
@@ -199,7 +199,7 @@ impl Server {
             match zone.answer(&query.name().to_ascii()) {
                 Answer::All(all) => all.into_iter().find_map(|it| match it {
                     Data::Cname(target) => Name::from_ascii(target).ok(),
-                    _ => None,
+                    Data::Ip(_) | Data::Srv(..) | Data::Ptr(_) | Data::Txt(_) => None,
                 }),
                 Answer::NotOurs | Answer::Missing => None,
             }
@@ -212,7 +212,11 @@ impl Server {
         answer.metadata.recursion_desired = asked.metadata.recursion_desired;
         answer.metadata.recursion_available = true;
         answer.add_query(query.clone());
-        answer.add_answer(Record::from_rdata(query.name().clone(), TTL_S, RData::CNAME(CNAME(target))));
+        answer.add_answer(Record::from_rdata(
+            query.name().clone(),
+            TTL_S,
+            RData::CNAME(CNAME(target)),
+        ));
         answer.add_answers(found.answers);
         answer
     }

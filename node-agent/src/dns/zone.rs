@@ -125,7 +125,8 @@ impl Zone {
         for address in &addresses {
             self.by_address.insert(*address, key.clone());
         }
-        self.services.insert(key, Entry { addresses, is_headless, external, ports: ports.collect() });
+        self.services
+            .insert(key, Entry { addresses, is_headless, external, ports: ports.collect() });
     }
 
     pub(crate) fn remove_service(&mut self, namespace: &str, name: &str) {
@@ -153,8 +154,11 @@ impl Zone {
         });
         let of = (key.0.clone(), service.clone());
         self.of_service.entry(of).or_default().insert(key.clone());
-        let slice =
-            Slice { service: service.clone(), ports: ports.collect(), endpoints: endpoints.collect() };
+        let slice = Slice {
+            service: service.clone(),
+            ports: ports.collect(),
+            endpoints: endpoints.collect(),
+        };
         self.slices.insert(key, slice);
     }
 
@@ -204,7 +208,9 @@ impl Zone {
         if let Some(address) = reverse(&labels) {
             return self.names_of(address);
         }
-        let Some(rest) = labels.strip_suffix(self.domain.as_slice()) else { return Answer::NotOurs };
+        let Some(rest) = labels.strip_suffix(self.domain.as_slice()) else {
+            return Answer::NotOurs;
+        };
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         match rest.as_slice() {
             [] | ["svc"] => Answer::All(Vec::new()),
@@ -270,7 +276,8 @@ impl Zone {
             [label] if entry.is_headless => {
                 let mut all = Vec::new();
                 for (_, endpoint) in self.ready(key) {
-                    let named = endpoint.addresses.iter().filter(|ip| endpoint.label(**ip) == *label);
+                    let named =
+                        endpoint.addresses.iter().filter(|ip| endpoint.label(**ip) == *label);
                     all.extend(named.map(|ip| Data::Ip(*ip)));
                 }
                 (!all.is_empty()).then(|| sorted(all))
@@ -353,21 +360,33 @@ mod tests {
         let mut zone = Zone::new("cluster.local");
         zone.set_namespace("a");
         let ports = json!([{"name": "http", "protocol": "TCP", "port": 80}]);
-        zone.set_service(&service("web", &json!({
-            "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5", "fd00::5"], "ports": ports,
-        })));
-        zone.set_service(&service("db", &json!({
-            "clusterIP": "None", "clusterIPs": ["None"], "ports": ports,
-        })));
+        zone.set_service(&service(
+            "web",
+            &json!({
+                "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5", "fd00::5"], "ports": ports,
+            }),
+        ));
+        zone.set_service(&service(
+            "db",
+            &json!({
+                "clusterIP": "None", "clusterIPs": ["None"], "ports": ports,
+            }),
+        ));
         zone.set_service(&service("empty", &json!({"clusterIP": "None", "ports": ports})));
-        zone.set_service(&service("out", &json!({
-            "type": "ExternalName", "externalName": "example.org",
-        })));
-        zone.set_slice(&slice("db", &json!([
-            {"addresses": ["10.0.0.1"], "hostname": "db-0", "conditions": {"ready": true}},
-            {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
-            {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
-        ])));
+        zone.set_service(&service(
+            "out",
+            &json!({
+                "type": "ExternalName", "externalName": "example.org",
+            }),
+        ));
+        zone.set_slice(&slice(
+            "db",
+            &json!([
+                {"addresses": ["10.0.0.1"], "hostname": "db-0", "conditions": {"ready": true}},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": false}},
+            ]),
+        ));
         zone
     }
 
@@ -385,7 +404,12 @@ mod tests {
             ("_http._tcp.web.a.svc.cluster.local", vec![srv(80, "web")]),
             (
                 "db.a.svc.cluster.local",
-                vec![ip("10.0.0.1"), ip("10.0.0.2"), srv(8080, "10-0-0-2.db"), srv(8080, "db-0.db")],
+                vec![
+                    ip("10.0.0.1"),
+                    ip("10.0.0.2"),
+                    srv(8080, "10-0-0-2.db"),
+                    srv(8080, "db-0.db"),
+                ],
             ),
             ("db-0.db.a.svc.cluster.local", vec![ip("10.0.0.1")]),
             ("10-0-0-2.db.a.svc.cluster.local", vec![ip("10.0.0.2")]),

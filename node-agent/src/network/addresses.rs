@@ -128,8 +128,7 @@ impl Addresses {
                 continue;
             }
             let path = self.directory.join(address.to_string());
-            fs::remove_file(&path)
-                .map_err(|cause| Error::File { doing: "remove", path, cause })?;
+            fs::remove_file(&path).map_err(|cause| Error::File { doing: "remove", path, cause })?;
             given.push(address);
         }
         Ok(given)

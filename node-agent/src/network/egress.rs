@@ -8,7 +8,7 @@ use std::{
 use super::Network;
 
 /// The name of our table.
-const TABLE: &str = "hashplane-egress";
+pub(crate) const TABLE: &str = "hashplane-egress";
 
 /// Why pods have no way out.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ fn switch(name: &'static str, value: &str) -> Result<(), Error> {
 
 fn rules(pods: &[Network], cluster: &[Network]) -> String {
     let mut text = format!("table inet {TABLE} {{}}\ndelete table inet {TABLE}\n");
-    text.push_str(&format!("table inet {TABLE} {{\n  chain postrouting {{\n"));
+    text += "table inet hashplane-egress {\n  chain postrouting {\n";
     text.push_str("    type nat hook postrouting priority srcnat + 10;\n");
     for network in pods {
         let family = if network.address.is_ipv4() { "ip" } else { "ip6" };
@@ -62,9 +62,8 @@ fn rules(pods: &[Network], cluster: &[Network]) -> String {
         } else {
             format!(" {family} daddr != {{ {} }}", inside.join(", "))
         };
-        text.push_str(&format!(
-            "    {family} saddr {network}{others} oifname != \"hp*\" oifname != \"lo\" masquerade\n"
-        ));
+        let rule = [family, " saddr ", &network.to_string(), &others].concat();
+        text += &["    ", &rule, " oifname != \"hp*\" oifname != \"lo\" masquerade\n"].concat();
     }
     text.push_str("  }\n}\n");
     text

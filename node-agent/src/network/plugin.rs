@@ -16,6 +16,7 @@ use super::{
     addresses::{self, Addresses},
     wiring::{self, Wish},
 };
+use crate::pause::hex;
 
 /// The name of the plugin's program.
 pub const NAME: &str = "hashplane-cni";
@@ -98,7 +99,8 @@ pub fn run() -> (String, bool) {
         Ok(None) => (String::new(), true),
         Ok(Some(value)) => (value.to_string(), true),
         Err(error) => {
-            let value = json!({"cniVersion": VERSION, "code": error.code(), "msg": error.to_string()});
+            let value =
+                json!({"cniVersion": VERSION, "code": error.code(), "msg": error.to_string()});
             (value.to_string(), false)
         }
     }
@@ -133,8 +135,7 @@ fn call(variables: &BTreeMap<String, String>, text: &str) -> Result<Option<Value
             let networks: Result<Vec<Network>, String> =
                 config.networks.iter().map(|it| it.parse()).collect();
             let taken = addresses.take(sandbox, &networks.map_err(Error::Config)?)?;
-            let wish =
-                Wish { outside, inside, netns, addresses: taken, mtu: config.mtu };
+            let wish = Wish { outside, inside, netns, addresses: taken, mtu: config.mtu };
             match wiring::connect(&wish) {
                 Ok(mac) => Ok(Some(result(&config.version, &wish, mac))),
                 Err(error) => {
@@ -178,12 +179,7 @@ fn loopback(variables: &BTreeMap<String, String>) -> Result<Option<Value>, Error
 
 /// The name of a sandbox's link on the node: 15 bytes are the most that the kernel takes.
 fn link_name(sandbox: &str) -> String {
-    let hash = digest(&SHA256, sandbox.as_bytes());
-    let mut name = String::from("hp");
-    for byte in hash.as_ref().iter().take(5) {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    name
+    format!("hp{}", hex(digest(&SHA256, sandbox.as_bytes()).as_ref(), 5))
 }
 
 fn result(version: &str, wish: &Wish, mac: [u8; 6]) -> Value {

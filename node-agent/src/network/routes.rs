@@ -12,13 +12,13 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::Network;
 
-/// What marks routes as ours (rt_protos: numbers from 128 on are free to use).
+/// What marks routes as ours (`rt_protos`: numbers from 128 on are free to use).
 const OURS: u8 = 172;
 
 /// The routes that a node should have: networks of other nodes' pods by those nodes' addresses.
-pub fn wished<'n>(own: &str, nodes: impl Iterator<Item = &'n Node>) -> BTreeMap<Network, IpAddr> {
+pub fn wished(own: &str, nodes: &BTreeMap<String, Node>) -> BTreeMap<Network, IpAddr> {
     let mut routes = BTreeMap::new();
-    for node in nodes {
+    for node in nodes.values() {
         if node.metadata.name.as_deref() == Some(own) {
             continue;
         }
@@ -41,7 +41,10 @@ pub fn wished<'n>(own: &str, nodes: impl Iterator<Item = &'n Node>) -> BTreeMap<
 }
 
 /// Makes the kernel's routes those of `wished`; other routes are not ours.
-pub(crate) async fn apply(handle: &Handle, wished: &BTreeMap<Network, IpAddr>) -> Result<(), rtnetlink::Error> {
+pub(crate) async fn apply(
+    handle: &Handle,
+    wished: &BTreeMap<Network, IpAddr>,
+) -> Result<(), rtnetlink::Error> {
     let mut seen = BTreeSet::new();
     for ours in own_routes(handle).await? {
         let Some((network, by)) = read(&ours) else { continue };
@@ -80,17 +83,22 @@ async fn own_routes(handle: &Handle) -> Result<Vec<RouteMessage>, rtnetlink::Err
 }
 
 fn read(route: &RouteMessage) -> Option<(Network, Option<IpAddr>)> {
-    let ip = |address: &RouteAddress| match address {
-        RouteAddress::Inet(it) => Some(IpAddr::V4(*it)),
-        RouteAddress::Inet6(it) => Some(IpAddr::V6(*it)),
-        _ => None,
+    let ip = |address: &RouteAddress| {
+        if let RouteAddress::Inet(it) = address {
+            return Some(IpAddr::V4(*it));
+        }
+        if let RouteAddress::Inet6(it) = address {
+            return Some(IpAddr::V6(*it));
+        }
+        None
     };
     let (mut to, mut by) = (None, None);
     for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => to = ip(address),
-            RouteAttribute::Gateway(address) => by = ip(address),
-            _ => {}
+        if let RouteAttribute::Destination(address) = attribute {
+            to = ip(address);
+        }
+        if let RouteAttribute::Gateway(address) = attribute {
+            by = ip(address);
         }
     }
     Some((Network { address: to?, prefix: route.header.destination_prefix_length }, by))

@@ -10,10 +10,7 @@ use std::{
 
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
-    address::AddressHeaderFlags,
-    link::LinkAttribute,
-    neighbour::NeighbourState,
-    route::RouteScope,
+    address::AddressHeaderFlags, link::LinkAttribute, neighbour::NeighbourState, route::RouteScope,
 };
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -126,6 +123,19 @@ pub fn loopback(path: &str) -> Result<(), Error> {
     })
 }
 
+/// The host ends that are there. Blocks.
+pub fn links() -> Vec<String> {
+    let all = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = all.filter_map(|it| it.file_name().into_string().ok());
+    names.filter(|it| is_ours(it)).collect()
+}
+
+/// Ten hexadecimal digits follow two letters.
+fn is_ours(name: &str) -> bool {
+    let digits = name.strip_prefix("hp");
+    digits.is_some_and(|it| it.len() == 10 && it.bytes().all(|it| it.is_ascii_hexdigit()))
+}
+
 /// Whether the host end is there. Blocks.
 pub fn is_connected(outside: &str) -> bool {
     Path::new("/sys/class/net").join(outside).exists()
@@ -137,10 +147,9 @@ fn open(path: &str) -> Result<File, Error> {
 
 fn on_runtime<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|cause| Error::Namespace { path: "of this thread".into(), cause })?;
-    runtime.block_on(async {
-        tokio::time::timeout(WITHIN, work).await.unwrap_or(Err(Error::Late))
-    })
+    let runtime =
+        runtime.map_err(|cause| Error::Namespace { path: "of this thread".into(), cause })?;
+    runtime.block_on(async { tokio::time::timeout(WITHIN, work).await.unwrap_or(Err(Error::Late)) })
 }
 
 fn connection() -> Result<Handle, Error> {

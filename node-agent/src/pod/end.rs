@@ -149,7 +149,10 @@ impl Worker {
     async fn delete(&mut self) {
         let params = DeleteParams {
             grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(self.uid.clone()),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();

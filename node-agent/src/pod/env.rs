@@ -162,7 +162,9 @@ impl Asked<'_> {
     async fn value(&self, source: &EnvVarSource) -> Result<Option<String>, String> {
         if let Some(selector) = &source.field_ref {
             let value = field(self.pod, selector, self.place, self.addresses);
-            return value.map(Some).ok_or_else(|| format!("there is no field {}", selector.field_path));
+            return value
+                .map(Some)
+                .ok_or_else(|| format!("there is no field {}", selector.field_path));
         }
         if let Some(selector) = &source.resource_field_ref {
             return Ok(resource(self.pod, Some(self.container), selector, self.place));
@@ -172,8 +174,7 @@ impl Asked<'_> {
         let secret = source.secret_key_ref.as_ref();
         let secret = secret.map(|it| (Kind::Secret, &it.name, &it.key, it.optional));
         let Some((kind, name, key, optional)) = map.or(secret) else { return Ok(None) };
-        let object =
-            Key { kind, namespace: self.namespace.into(), name: name.clone() };
+        let object = Key { kind, namespace: self.namespace.into(), name: name.clone() };
         let content = self.configs.get(&object).await;
         let is_optional = optional == Some(true);
         match content.as_ref().map(|it| it.data.get(key)) {
@@ -200,14 +201,16 @@ fn of_services(services: &[Service], namespace: &str, links: bool) -> Vec<(Strin
             continue;
         }
         let Some(spec) = &service.spec else { continue };
-        let Some(address) = spec.cluster_ip.as_deref().filter(|it| it.parse::<IpAddr>().is_ok()) else {
+        let Some(address) = spec.cluster_ip.as_deref().filter(|it| it.parse::<IpAddr>().is_ok())
+        else {
             continue;
         };
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let word = name.to_uppercase().replace('-', "_");
         let ports = spec.ports.as_deref().unwrap_or_default();
         let Some(first) = ports.first() else { continue };
-        let mut add = |suffix: &str, value: String| variables.push((format!("{word}_{suffix}"), value));
+        let mut add =
+            |suffix: &str, value: String| variables.push((format!("{word}_{suffix}"), value));
         add("SERVICE_HOST", address.to_owned());
         add("SERVICE_PORT", first.port.to_string());
         for port in ports {
@@ -247,13 +250,12 @@ pub(crate) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
         let name = rest.strip_prefix('(').and_then(|it| it.split_once(')'));
         match name {
             Some((name, after)) => {
-                match known.get(name) {
-                    Some(value) => out.push_str(value),
-                    None => {
-                        out.push_str("$(");
-                        out.push_str(name);
-                        out.push(')');
-                    }
+                if let Some(value) = known.get(name) {
+                    out.push_str(value);
+                } else {
+                    out.push_str("$(");
+                    out.push_str(name);
+                    out.push(')');
                 }
                 rest = after;
             }
@@ -293,7 +295,7 @@ mod tests {
         }))
         .expect("a service");
         let variables: BTreeMap<String, String> =
-            of_services(&[service.clone()], "a", true).into_iter().collect();
+            of_services(std::slice::from_ref(&service), "a", true).into_iter().collect();
         assert_eq!(variables["MY_DB_SERVICE_HOST"], "10.96.0.7");
         assert_eq!(variables["MY_DB_SERVICE_PORT_SQL"], "5432");
         assert_eq!(variables["MY_DB_PORT_5432_TCP"], "tcp://10.96.0.7:5432");

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::{status::Waiting, worker::Worker};
-use crate::cri::wire::Image;
+use crate::cri::report::Image;
 
 /// After the first pull that failed.
 const FIRST: Duration = Duration::from_secs(10);
 /// At most.
-const MOST: Duration = Duration::from_secs(300);
+const MOST: Duration = Duration::from_mins(5);
 
 /// What is known of an image that is not there.
 #[derive(Debug)]
@@ -39,15 +39,21 @@ impl Worker {
     /// The image of a container if it is there; otherwise why the container waits.
     pub(super) async fn image(&mut self, container: &Container) -> Result<Image, Option<Waiting>> {
         let name = container.image.clone().unwrap_or_default();
-        let waits = |reason: &str, message: String| Some(Waiting { reason: reason.into(), message });
+        let waits =
+            |reason: &str, message: String| Some(Waiting { reason: reason.into(), message });
         if matches!(self.pulls.get(&name), Some(Pull::Coming)) {
             return Err(None);
         }
         let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         let there = match self.shared.runtime.image(&name).await {
             Ok(there) => there,
-            Err(status) if status.code() == Code::InvalidArgument || status.message().contains("invalid reference") => {
-                let message = format!("Failed to apply default image tag {name:?}: couldn't parse image name");
+            Err(status)
+                if status.code() == Code::InvalidArgument
+                    || status.message().contains("invalid reference") =>
+            {
+                let message = format!(
+                    "Failed to apply default image tag {name:?}: couldn't parse image name"
+                );
                 self.report(Some(&container.name), true, "InspectFailed", message.clone());
                 return Err(waits("InvalidImageName", message));
             }
@@ -79,9 +85,15 @@ impl Worker {
             && *again > Instant::now()
         {
             let words = format!("Back-off pulling image {name:?}: {message}");
-            let (again, waits) = (*again, Waiting { reason: "ImagePullBackOff".into(), message: words });
+            let (again, waits) =
+                (*again, Waiting { reason: "ImagePullBackOff".into(), message: words });
             self.look_at(again);
-            self.report(Some(&container.name), false, "BackOff", format!("Back-off pulling image {name:?}"));
+            self.report(
+                Some(&container.name),
+                false,
+                "BackOff",
+                format!("Back-off pulling image {name:?}"),
+            );
             return Err(Some(waits));
         }
         self.report(Some(&container.name), false, "Pulling", format!("Pulling image {name:?}"));

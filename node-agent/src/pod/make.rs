@@ -161,7 +161,11 @@ pub(crate) struct Parts {
 }
 
 /// A container; otherwise why there cannot be one.
-pub(crate) fn container(pod: &Pod, container: &Container, parts: Parts) -> Result<ContainerConfig, String> {
+pub(crate) fn container(
+    pod: &Pod,
+    container: &Container,
+    parts: Parts,
+) -> Result<ContainerConfig, String> {
     let spec = pod.spec.clone().unwrap_or_default();
     let known: BTreeMap<String, String> = parts.environment.iter().cloned().collect();
     let expand = |words: &Option<Vec<String>>| -> Vec<String> {
@@ -175,10 +179,7 @@ pub(crate) fn container(pod: &Pod, container: &Container, parts: Parts) -> Resul
     ]);
     let variable = |(key, value): (String, String)| KeyValue { key, value };
     Ok(ContainerConfig {
-        metadata: Some(ContainerMetadata {
-            name: container.name.clone(),
-            attempt: parts.restarts,
-        }),
+        metadata: Some(ContainerMetadata { name: container.name.clone(), attempt: parts.restarts }),
         image: Some(ImageSpec { image: parts.image, ..ImageSpec::default() }),
         command: expand(&container.command),
         args: expand(&container.args),
@@ -252,6 +253,5 @@ pub(crate) fn hash(container: &Container) -> String {
     let mut fixed = container.clone();
     fixed.resources = None;
     let text = serde_json::to_string(&fixed).unwrap_or_default();
-    let bytes = digest(&SHA256, text.as_bytes());
-    bytes.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    crate::pause::hex(digest(&SHA256, text.as_bytes()).as_ref(), 8)
 }

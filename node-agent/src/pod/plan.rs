@@ -120,8 +120,9 @@ pub(crate) fn is_over(pod: &Pod, world: &World) -> bool {
         let latest = world.latest(&container.name)?;
         (latest.stage == Stage::Exited).then_some(latest.code)
     };
-    let is_final =
-        |container: &Container| ended(container).is_some_and(|code| !restarts(spec, container, code));
+    let is_final = |container: &Container| {
+        ended(container).is_some_and(|code| !restarts(spec, container, code))
+    };
     let inits = spec.init_containers.iter().flatten().filter(|it| !is_sidecar(it));
     let has_failed = |container: &Container| {
         ended(container).is_some_and(|code| code != 0 && !restarts(spec, container, code))

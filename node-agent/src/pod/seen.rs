@@ -147,7 +147,12 @@ fn moment(nanoseconds: i64) -> Option<Timestamp> {
 
 fn seen(status: ContainerStatus, sandbox: String) -> Seen {
     let text = |name: &str| {
-        status.labels.get(name).or_else(|| status.annotations.get(name)).cloned().unwrap_or_default()
+        status
+            .labels
+            .get(name)
+            .or_else(|| status.annotations.get(name))
+            .cloned()
+            .unwrap_or_default()
     };
     Seen {
         name: text(label::CONTAINER),

@@ -13,18 +13,20 @@ use super::{
 };
 use crate::{
     cgroup,
-    cri::wire::DnsConfig,
+    cri::{report::Image, wire::DnsConfig},
     volume::{self, content::Sources, mounts},
 };
 
 /// How long a hook after the start may take.
-const HOOK_MAX: Duration = Duration::from_secs(3_600);
+const HOOK_MAX: Duration = Duration::from_hours(1);
 
 impl Worker {
     /// Makes directories, control group and volumes.
     pub(super) async fn prepare(&mut self) -> Result<(), String> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| format!("cannot make {what}: {error}");
-        fs::create_dir_all(&self.directory).map_err(|error| failed("the pod's directory", &error))?;
+        let failed =
+            |what: &str, error: &dyn std::fmt::Display| format!("cannot make {what}: {error}");
+        fs::create_dir_all(&self.directory)
+            .map_err(|error| failed("the pod's directory", &error))?;
         fs::create_dir_all(&self.logs).map_err(|error| failed("the directory of logs", &error))?;
         self.shared.groups.make(&self.pod).map_err(|error| failed("the control group", &error))?;
         let place = self.shared.place();
@@ -37,7 +39,9 @@ impl Worker {
             place: &place,
             addresses: &addresses,
         };
-        volume::set_up(&self.pod, &self.directory, &sources).await.map_err(|error| error.to_string())
+        volume::set_up(&self.pod, &self.directory, &sources)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Addresses of the pod.
@@ -68,7 +72,8 @@ impl Worker {
     /// Starts a container, or says why it waits.
     pub(super) async fn start(&mut self, name: &str, restarts: u32) -> Result<(), Option<Waiting>> {
         let Some(container) = find(&self.pod, name) else { return Ok(()) };
-        let waits = |reason: &str, message: String| Some(Waiting { reason: reason.into(), message });
+        let waits =
+            |reason: &str, message: String| Some(Waiting { reason: reason.into(), message });
         let image = self.image(&container).await?;
         let Some(sandbox) = self.world.sandbox().cloned() else { return Err(None) };
         let addresses = self.addresses();
@@ -80,7 +85,9 @@ impl Worker {
             &self.shared.settings.domain,
             &self.shared.settings.node,
         );
-        hosts.map_err(|error| waits("CreateContainerConfigError", format!("cannot write hosts: {error}")))?;
+        hosts.map_err(|error| {
+            waits("CreateContainerConfigError", format!("cannot write hosts: {error}"))
+        })?;
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let services = self.shared.services(namespace);
         let environment = env::environment(
@@ -103,10 +110,7 @@ impl Worker {
             mounts,
             limits: cgroup::limits(&self.pod, &container, self.shared.capacity_memory()),
             restarts,
-            image_user: image.uid.as_ref().map(|it| it.value).or_else(|| {
-                // An image that names its user does not say whether that is root.
-                if image.username.is_empty() { Some(0) } else { None }
-            }),
+            image_user: image_user(&image),
             target,
         };
         let mut config = make::container(&self.pod, &container, parts).map_err(config_error)?;
@@ -137,7 +141,8 @@ impl Worker {
 
     /// The container whose processes an ephemeral one sees.
     fn target_of(&self, name: &str) -> String {
-        let ephemeral = self.pod.spec.iter().flat_map(|it| it.ephemeral_containers.iter().flatten());
+        let ephemeral =
+            self.pod.spec.iter().flat_map(|it| it.ephemeral_containers.iter().flatten());
         let mut ephemeral = ephemeral.filter(|it| it.name == name);
         let target = ephemeral.next().and_then(|it| it.target_container_name.clone());
         let current = target.and_then(|target| self.world.current(&target).map(|it| it.id.clone()));
@@ -193,6 +198,12 @@ impl Worker {
     }
 }
 
+/// The user that an image names, by number. One that it names otherwise is not known to be root or not.
+fn image_user(image: &Image) -> Option<i64> {
+    let by_number = image.uid.as_ref().map(|it| it.value);
+    by_number.or_else(|| image.username.is_empty().then_some(0))
+}
+
 /// Tells a container that its end is near, then ends it, all in its grace period. Fails with why not.
 pub(super) async fn end(
     runtime: &crate::cri::Runtime,
@@ -204,7 +215,8 @@ pub(super) async fn end(
     let begin = tokio::time::Instant::now();
     let hook = container.lifecycle.as_ref().and_then(|it| it.pre_stop.as_ref());
     if let Some(hook) = hook.filter(|_| !grace.is_zero()) {
-        let ran = tokio::time::timeout(grace, hook::run(hook, container, id, address, runtime, grace));
+        let ran =
+            tokio::time::timeout(grace, hook::run(hook, container, id, address, runtime, grace));
         if let Ok(Err(words)) = ran.await {
             tracing::debug!(container = container.name, words, "a hook before the end failed");
         }

@@ -99,7 +99,7 @@ pub(crate) fn status(pod: &Pod, facts: &Facts<'_>) -> PodStatus {
         let all = addresses.iter().map(|ip| PodIP { ip: ip.to_string() });
         status.pod_ips = Some(all.collect());
     } else {
-        (status.pod_ip, status.pod_ips) = (old.pod_ip.clone(), old.pod_ips.clone());
+        (status.pod_ip, status.pod_ips) = (old.pod_ip, old.pod_ips);
     }
     conditions(pod, facts, &mut status, &init_statuses, &mains, has_begun && !is_over, &phase);
     status.init_container_statuses = (!inits.is_empty()).then_some(init_statuses);
@@ -194,8 +194,8 @@ fn one(pod: &Pod, container: &Container, facts: &Facts<'_>, before: &str) -> Con
                 running: Some(ContainerStateRunning { started_at: time(seen.started) }),
                 ..ContainerState::default()
             });
-            let has_started = container.startup_probe.is_none()
-                || facts.started.get(&seen.id) == Some(&true);
+            let has_started =
+                container.startup_probe.is_none() || facts.started.get(&seen.id) == Some(&true);
             status.started = Some(has_started);
             let passes = match &container.readiness_probe {
                 Some(_) => facts.ready.get(&seen.id) == Some(&true),
@@ -225,9 +225,16 @@ fn one(pod: &Pod, container: &Container, facts: &Facts<'_>, before: &str) -> Con
 }
 
 /// The phase, from the states of containers.
-fn phase(pod: &Pod, inits: &[ContainerStatus], mains: &[ContainerStatus], has_begun: bool) -> String {
+fn phase(
+    pod: &Pod,
+    inits: &[ContainerStatus],
+    mains: &[ContainerStatus],
+    has_begun: bool,
+) -> String {
     let Some(spec) = &pod.spec else { return "Pending".into() };
-    if let Some(old @ ("Failed" | "Succeeded")) = pod.status.as_ref().and_then(|it| it.phase.as_deref()) {
+    if let Some(old @ ("Failed" | "Succeeded")) =
+        pod.status.as_ref().and_then(|it| it.phase.as_deref())
+    {
         return old.into();
     }
     let end = |status: &ContainerStatus| {
@@ -264,9 +271,7 @@ fn phase(pod: &Pod, inits: &[ContainerStatus], mains: &[ContainerStatus], has_be
     let policy = spec.restart_policy.as_deref().unwrap_or("Always");
     let phase = if waiting > 0 {
         "Pending"
-    } else if running > 0 {
-        "Running"
-    } else if policy == "Always" {
+    } else if running > 0 || policy == "Always" {
         "Running"
     } else if stopped == succeeded {
         "Succeeded"
@@ -340,7 +345,9 @@ fn conditions(
     };
     let closed: Vec<String> = gates.into_iter().filter(|it| !is_open(it)).collect();
     if is_ready && !closed.is_empty() {
-        let words = |gate: &String| format!("corresponding condition of pod readiness gate {gate:?} does not exist.");
+        let words = |gate: &String| {
+            format!("corresponding condition of pod readiness gate {gate:?} does not exist.")
+        };
         let message: Vec<String> = closed.iter().map(words).collect();
         set("Ready", false, Some("ReadinessGatesNotReady"), Some(message.join(", ")));
     } else {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -24,23 +24,23 @@ use tokio::{
 use super::{
     image::Pulls,
     make,
-    plan::{self, Act, Memory, Why},
-    seen::{Seen, Stage, World},
+    plan::{self, Memory, Why},
+    seen::{Stage, World},
     start::find,
     status::{self, Facts, Waiting},
 };
 use crate::{
-    probe::{self, Finding, Kind, Target},
-    quantity::is_sidecar,
+    cri::wire::LinuxContainerResources,
+    probe::{Finding, Kind},
     shared::Shared,
     volume::{content::Tokens, mounts},
 };
 
 /// Without any news, a worker looks again after this long.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// After something failed that nobody tells about when it is mended.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_MOST: Duration = Duration::from_secs(60);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_mins(1);
 /// A runtime that has not noticed an end is asked again soon, then ever later, this often.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 const ASK_MAX: u32 = 10;
@@ -77,7 +77,7 @@ pub(crate) struct Worker {
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) pulled: mpsc::Sender<(String, Duration, Result<(), String>)>,
     was_pulled: mpsc::Receiver<(String, Duration, Result<(), String>)>,
-    find: mpsc::Sender<Finding>,
+    pub(super) find: mpsc::Sender<Finding>,
     found: mpsc::Receiver<Finding>,
     pub(super) world: World,
     pub(super) memory: Memory,
@@ -87,14 +87,16 @@ pub(crate) struct Worker {
     pub(super) probes: BTreeMap<(String, Kind), JoinHandle<()>>,
     pub(super) pulls: Pulls,
     pub(super) stopping: BTreeSet<String>,
+    /// What containers have been given, by id.
+    pub(super) limits: BTreeMap<String, LinuxContainerResources>,
     /// What has ended without the runtime saying so, and how often it was asked.
     ended: BTreeMap<String, u32>,
     pub(super) tokens: Tokens,
     pub(super) is_gone: bool,
     pub(super) refused: Option<(&'static str, String)>,
     written: Option<PodStatus>,
-    look_at: Instant,
-    retry: Duration,
+    pub(super) look_at: Instant,
+    pub(super) retry: Duration,
     prepared: bool,
 }
 
@@ -139,6 +141,7 @@ impl Worker {
             probes: BTreeMap::new(),
             pulls: Pulls::new(),
             stopping: BTreeSet::new(),
+            limits: BTreeMap::new(),
             ended: BTreeMap::new(),
             tokens: Tokens::default(),
             is_gone: false,
@@ -158,7 +161,8 @@ impl Worker {
         let status = self.pod.status.clone().unwrap_or_default();
         let all = status.container_statuses.iter().flatten();
         for status in all.chain(status.init_container_statuses.iter().flatten()) {
-            let Some((_, id)) = status.container_id.as_deref().and_then(|it| it.split_once("://")) else {
+            let Some((_, id)) = status.container_id.as_deref().and_then(|it| it.split_once("://"))
+            else {
                 continue;
             };
             self.ready.insert(id.to_owned(), status.ready);
@@ -271,23 +275,8 @@ impl Worker {
         }
     }
 
-    fn finding(&mut self, finding: Finding) {
-        let Finding { container, name, kind, settled, failure } = finding;
-        if let Some(words) = failure {
-            let message = format!("{} probe failed: {words}", kind.word());
-            self.report(Some(&name), true, "Unhealthy", message);
-        }
-        match (kind, settled) {
-            (Kind::Readiness, Some(is_ready)) => drop(self.ready.insert(container, is_ready)),
-            (Kind::Startup, Some(true)) => drop(self.memory.started.insert(container, true)),
-            (Kind::Startup, Some(false)) => drop(self.memory.failing.insert(container, Why::Startup)),
-            (Kind::Liveness, Some(false)) => drop(self.memory.failing.insert(container, Why::Liveness)),
-            (Kind::Liveness, Some(true)) | (_, None) => {}
-        }
-    }
-
     /// Waits a little longer each time.
-    fn again_later(&mut self) {
+    pub(super) fn again_later(&mut self) {
         self.look_at(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(RETRY_MOST);
     }
@@ -321,7 +310,9 @@ impl Worker {
             if self.refused.is_some() || self.has_failed() {
                 return self.put_down().await;
             }
-            if plan::is_over(&self.pod, &self.world) && self.world.sandboxes.iter().all(|it| !it.is_ready) {
+            if plan::is_over(&self.pod, &self.world)
+                && self.world.sandboxes.iter().all(|it| !it.is_ready)
+            {
                 self.stop_probes(|_| true);
                 return;
             }
@@ -343,13 +334,20 @@ impl Worker {
                 .map(|it| (it.name.clone(), make::hash(it)))
                 .collect();
             let patience = self.shared.patience(&self.pod);
-            let acts =
-                plan::plan(&self.pod, &self.world, &self.memory, patience, &hashes, Timestamp::now());
+            let acts = plan::plan(
+                &self.pod,
+                &self.world,
+                &self.memory,
+                patience,
+                &hashes,
+                Timestamp::now(),
+            );
             let mut has_changed = false;
             for act in acts {
                 has_changed |= self.act(act).await;
             }
             has_changed |= self.start_ephemeral().await;
+            self.resize().await;
             if !has_changed {
                 return self.finish_over().await;
             }
@@ -400,178 +398,6 @@ impl Worker {
         self.look().await;
     }
 
-    /// Does one step; whether there is something new to look at.
-    async fn act(&mut self, act: Act) -> bool {
-        let runtime = self.shared.runtime.clone();
-        match act {
-            Act::StopSandbox(id) => {
-                let done = runtime.stop_sandbox(&id).await;
-                done.is_ok()
-            }
-            Act::MakeSandbox(attempt) => match self.make_sandbox(attempt).await {
-                Ok(()) => {
-                    self.retry = RETRY_FIRST;
-                    true
-                }
-                Err(words) => {
-                    let message = format!("Failed to create pod sandbox: {words}");
-                    self.report(None, true, "FailedCreatePodSandBox", message);
-                    self.again_later();
-                    false
-                }
-            },
-            Act::Remove(id) => runtime.remove(&id).await.is_ok(),
-            Act::Start(name, restarts) => self.start_anew(&name, restarts).await,
-            Act::Stop(id, why) => {
-                let seen = self.world.containers.iter().find(|it| it.id == id).cloned();
-                if let Some(seen) = seen {
-                    self.stop_probes(|container| container == id);
-                    self.stop_one(&seen, &why);
-                }
-                false
-            }
-            Act::Later(name, wait) => {
-                self.look_at(Instant::now() + wait);
-                let delay = self.memory.back_off.get(&name).map_or(0, |it| it.delay.as_secs());
-                let pod = format!("{}({})", self.full_name(), self.uid);
-                let message = format!("back-off {delay}s restarting failed container={name} pod={pod}");
-                if self.waiting.get(&name).is_none_or(|it| it.reason != "CrashLoopBackOff") {
-                    let words = format!("Back-off restarting failed container {name} in pod {pod}");
-                    self.report(Some(&name), true, "BackOff", words);
-                }
-                let waiting = Waiting { reason: "CrashLoopBackOff".into(), message };
-                self.waiting.insert(name, waiting);
-                false
-            }
-        }
-    }
-
-    fn full_name(&self) -> String {
-        format!("{}_{}", self.name(), self.pod.metadata.namespace.as_deref().unwrap_or_default())
-    }
-
-    async fn start_anew(&mut self, name: &str, restarts: u32) -> bool {
-        let before = self.world.current(name).filter(|it| it.stage == Stage::Exited).cloned();
-        match self.start(name, restarts).await {
-            Ok(()) => {
-                self.waiting.remove(name);
-                if let Some(before) = before {
-                    let patience = self.shared.patience(&self.pod);
-                    self.memory.starts_again(&before, Timestamp::now(), patience);
-                }
-                self.clear_away(name).await;
-                true
-            }
-            Err(waiting) => {
-                if let Some(waiting) = waiting {
-                    let is_pull = waiting.reason == "ImagePullBackOff";
-                    // A start that failed leaves an exited container, whose turn comes by its back-off.
-                    if waiting.reason == "RunContainerError" {
-                        if let Some(before) = before {
-                            let patience = self.shared.patience(&self.pod);
-                            self.memory.starts_again(&before, Timestamp::now(), patience);
-                        }
-                        self.waiting.insert(name.into(), waiting);
-                        return true;
-                    }
-                    if !is_pull {
-                        self.again_later();
-                        if waiting.reason == "CreateContainerConfigError" {
-                            self.report(Some(name), true, "Failed", format!("Error: {}", waiting.message));
-                        }
-                    }
-                    self.waiting.insert(name.into(), waiting);
-                }
-                false
-            }
-        }
-    }
-
-    /// Containers that have ended twice ago are of no use to anybody.
-    async fn clear_away(&self, name: &str) {
-        let old: Vec<Seen> = self.world.named(name).skip(1).cloned().collect();
-        for seen in old.iter().filter(|it| it.stage == Stage::Exited) {
-            if let Err(status) = self.shared.runtime.remove(&seen.id).await {
-                tracing::debug!(id = seen.id, %status, "an old container stays");
-                continue;
-            }
-            self.shared.forgets(&seen.id);
-            for path in [
-                self.logs.join(&seen.name).join(format!("{}.log", seen.restarts)),
-                mounts::message_file(&self.directory, &seen.name, seen.restarts),
-            ] {
-                // It may never have been there.
-                let _gone = fs::remove_file(path);
-            }
-        }
-    }
-
-    async fn start_ephemeral(&mut self) -> bool {
-        let all = self.pod.spec.iter().flat_map(|it| it.ephemeral_containers.iter().flatten());
-        let new: Vec<String> = all
-            .filter(|it| self.world.latest(&it.name).is_none() && !self.waiting.contains_key(&it.name))
-            .map(|it| it.name.clone())
-            .collect();
-        let mut has_changed = false;
-        if self.world.sandbox().is_some() {
-            for name in new {
-                has_changed |= self.start_anew(&name, 0).await;
-            }
-        }
-        has_changed
-    }
-
-    /// Probes what runs, and nothing else.
-    fn probe(&mut self) {
-        let running: BTreeSet<String> = self
-            .world
-            .containers
-            .iter()
-            .filter(|it| it.stage == Stage::Running)
-            .map(|it| it.id.clone())
-            .collect();
-        self.stop_probes(|id| !running.contains(id));
-        let address = self.addresses().first().copied();
-        let current: Vec<(Seen, Container)> = crate::configs::containers(&self.pod)
-            .filter_map(|it| Some((self.world.current(&it.name)?.clone(), it.clone())))
-            .filter(|(seen, container)| {
-                let spec = self.pod.spec.as_ref();
-                let inits = spec.and_then(|it| it.init_containers.as_ref());
-                let is_init = inits.into_iter().flatten().any(|it| it.name == container.name);
-                seen.stage == Stage::Running && (!is_init || is_sidecar(container))
-            })
-            .collect();
-        for (seen, container) in current {
-            let has_started = container.startup_probe.is_none()
-                || self.memory.started.get(&seen.id) == Some(&true);
-            let kinds: &[Kind] =
-                if has_started { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
-            for kind in kinds {
-                let key = (seen.id.clone(), *kind);
-                if kind.of(&container).is_none() || self.probes.contains_key(&key) {
-                    continue;
-                }
-                let target = Target {
-                    id: seen.id.clone(),
-                    container: container.clone(),
-                    address,
-                    started: seen.started.unwrap_or(seen.created),
-                };
-                let task = probe::run(*kind, target, self.shared.runtime.clone(), self.find.clone());
-                self.probes.insert(key, tokio::spawn(task));
-            }
-        }
-    }
-
-    pub(super) fn stop_probes(&mut self, which: impl Fn(&str) -> bool) {
-        self.probes.retain(|(id, _), task| {
-            if which(id) {
-                task.abort();
-            }
-            !which(id)
-        });
-    }
-
     /// Reads what containers said at their ends.
     fn read_messages(&mut self) {
         for seen in self.world.containers.iter().filter(|it| it.stage == Stage::Exited) {
@@ -582,7 +408,10 @@ impl Worker {
             let mut text = read_start(&path);
             let container = find(&self.pod, &seen.name);
             let policy = container.and_then(|it| it.termination_message_policy);
-            if text.is_empty() && seen.code != 0 && policy.as_deref() == Some("FallbackToLogsOnError") {
+            if text.is_empty()
+                && seen.code != 0
+                && policy.as_deref() == Some("FallbackToLogsOnError")
+            {
                 let path = self.logs.join(&seen.name).join(format!("{}.log", seen.restarts));
                 text = crate::serve::logs::end_of(&path);
             }

@@ -65,7 +65,7 @@ pub(crate) async fn check(probe: &Probe, target: &Target, runtime: &Runtime) -> 
 
 fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Result<SocketAddr, String> {
     let ip = match host.filter(|it| !it.is_empty()) {
-        Some(host) => host.parse().map_err(|_| format!("{host:?} is no address"))?,
+        Some(host) => host.parse().map_err(|error| format!("{host:?} is no address: {error}"))?,
         None => target.address.ok_or("the pod has no address")?,
     };
     let number = match port {
@@ -108,7 +108,8 @@ pub(crate) async fn http(action: &HTTPGetAction, address: SocketAddr) -> Result<
             location
         };
         let host = next.parse::<Uri>().ok().and_then(|it| it.host().map(str::to_owned));
-        if host.as_deref().map(|it| it.trim_matches(['[', ']'])) != Some(&address.ip().to_string()) {
+        if host.as_deref().map(|it| it.trim_matches(['[', ']'])) != Some(&address.ip().to_string())
+        {
             // Another host: that the container says so is enough.
             return Ok(());
         }
@@ -141,7 +142,7 @@ async fn once(
     }
     let request = request.header(header::ACCEPT, "*/*").header(header::CONNECTION, "close");
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
-    let port = uri.port_u16().unwrap_or(address.port());
+    let port = uri.port_u16().unwrap_or_else(|| address.port());
     let stream = TcpStream::connect((address.ip(), port)).await.map_err(|error| failed(&error))?;
     if uri.scheme_str() == Some("https") {
         let name = ServerName::from(address.ip());
@@ -158,7 +159,8 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Empty<Bytes>>,
 ) -> Result<(StatusCode, Option<String>), hyper::Error> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driving = tokio::spawn(connection);
     let answer = sender.send_request(request).await;
     let answer = answer.map(|answer| {
@@ -170,8 +172,8 @@ async fn exchange(
     answer
 }
 
-/// Probes do not look at certificates.
-fn trusting() -> ClientConfig {
+/// For those who do not look at certificates: probes.
+pub(crate) fn trusting() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let schemes = provider.signature_verification_algorithms.supported_schemes();
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -245,7 +247,8 @@ async fn grpc(address: SocketAddr, service: String) -> Result<(), String> {
     let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let request = tonic::Request::new(HealthCheckRequest { service: service.clone() });
-    let answer = grpc.unary(request, path, codec).await.map_err(|status| failed(&status.message()))?;
+    let answer =
+        grpc.unary(request, path, codec).await.map_err(|status| failed(&status.message()))?;
     match answer.into_inner().status {
         1 => Ok(()),
         _ => Err(format!("service unhealthy (responded with {service:?} not serving)")),

@@ -165,8 +165,8 @@ pub(super) async fn serve(
         Err(status) => return text(StatusCode::INTERNAL_SERVER_ERROR, status.message()),
     };
     let is_previous = query.is_on("previous");
-    let started = world.named(container).filter(|it| it.stage != Stage::Created);
-    let Some(seen) = started.skip(usize::from(is_previous)).next() else {
+    let mut started = world.named(container).filter(|it| it.stage != Stage::Created);
+    let Some(seen) = started.nth(usize::from(is_previous)) else {
         let words = if is_previous {
             format!("previous terminated container {container:?} in pod {pod:?} not found")
         } else {
@@ -192,9 +192,7 @@ pub(super) async fn serve(
     tokio::spawn(async move {
         let sent = send_log(&path, tail, wish, &send, || {
             let (runtime, id) = (runtime.clone(), id.clone());
-            async move {
-                follows && runtime.container(&id).await.is_ok_and(|it| it.finished_at == 0)
-            }
+            async move { follows && runtime.container(&id).await.is_ok_and(|it| it.finished_at == 0) }
         });
         if let Err(error) = sent.await {
             tracing::debug!(path = %path.display(), %error, "a log is not read to its end");
@@ -245,7 +243,7 @@ async fn send_log<F: Future<Output = bool>>(
             return Ok(());
         }
         // The runtime is asked rarely: a look at the file costs nothing beside that.
-        if quiet % 10 == 0 {
+        if quiet.is_multiple_of(10) {
             is_last = !goes_on().await;
         }
         quiet += 1;
@@ -291,7 +289,10 @@ pub(crate) async fn rotate(shared: Arc<Shared>) {
     }
 }
 
-async fn begin_anew(shared: &Shared, path: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn begin_anew(
+    shared: &Shared,
+    path: &Path,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let containers = shared.runtime.containers(None).await?;
     let mut owner = None;
     for container in containers {

@@ -62,9 +62,8 @@ impl Stats {
             Ok(now) => now,
             Err(status) => return text(StatusCode::INTERNAL_SERVER_ERROR, status.message()),
         };
-        let is_usable = |it: &Use| {
-            last.get(&it.id).is_some_and(|(at, _)| it.at > *at && it.at - at < OLD_NS)
-        };
+        let is_usable =
+            |it: &Use| last.get(&it.id).is_some_and(|(at, _)| it.at > *at && it.at - at < OLD_NS);
         if !now.iter().all(is_usable) {
             last.extend(now.iter().map(|it| (it.id.clone(), (it.at, it.cpu))));
             sleep(APART).await;
@@ -86,7 +85,8 @@ impl Stats {
                     "podRef": {"name": name, "namespace": namespace, "uid": it.uid}, "containers": [],
                 })
             });
-            let time = Timestamp::from_nanosecond(i128::from(it.at)).unwrap_or(Timestamp::UNIX_EPOCH);
+            let time =
+                Timestamp::from_nanosecond(i128::from(it.at)).unwrap_or(Timestamp::UNIX_EPOCH);
             let container = json!({
                 "name": container,
                 "cpu": {
@@ -133,7 +133,8 @@ async fn machine() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kilobytes = |name: &str| -> u64 {
         let line = text.lines().find_map(|it| it.strip_prefix(name));
-        let number = line.map(|it| it.trim_matches([':', ' ']).trim_end_matches("kB").trim().to_owned());
+        let number =
+            line.map(|it| it.trim_matches([':', ' ']).trim_end_matches("kB").trim().to_owned());
         number.and_then(|it| it.parse().ok()).unwrap_or(0)
     };
     (cpu, kilobytes("MemTotal").saturating_sub(kilobytes("MemAvailable")) * 1024)

@@ -23,10 +23,10 @@ async fn world(server: &Server, namespace: &str, name: &str) -> Result<World, Re
     let missing = || text(StatusCode::NOT_FOUND, format!("pod \"{name}_{namespace}\" not found"));
     let uid = uid.ok_or_else(missing)?;
     let runtime = &server.shared.runtime;
-    World::look(runtime, &uid, &World::default()).await.map_err(failed)
+    World::look(runtime, &uid, &World::default()).await.map_err(|status| failed(&status))
 }
 
-fn failed(status: Status) -> Response<Body> {
+fn failed(status: &Status) -> Response<Body> {
     text(StatusCode::INTERNAL_SERVER_ERROR, status.message())
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn into_container(
     };
     match url {
         Ok(url) => pass_on(&url, request).await,
-        Err(status) => failed(status),
+        Err(status) => failed(&status),
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn into_pod(
     };
     match server.shared.runtime.port_forward(&sandbox.id).await {
         Ok(url) => pass_on(&url, request).await,
-        Err(status) => failed(status),
+        Err(status) => failed(&status),
     }
 }
 
@@ -97,7 +97,9 @@ pub(super) async fn into_pod(
 async fn pass_on(url: &str, request: Request<Incoming>) -> Response<Body> {
     match try_pass_on(url, request).await {
         Ok(response) => response,
-        Err(error) => text(StatusCode::BAD_GATEWAY, format!("the runtime does not answer: {error}")),
+        Err(error) => {
+            text(StatusCode::BAD_GATEWAY, format!("the runtime does not answer: {error}"))
+        }
     }
 }
 
@@ -108,7 +110,8 @@ async fn try_pass_on(url: &str, mut request: Request<Incoming>) -> Result<Respon
     let authority = uri.authority().ok_or("it has no address")?.clone();
     let stream = TcpStream::connect(authority.as_str()).await?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let mut asked = Request::builder().method(request.method().clone()).uri(path);

@@ -112,7 +112,8 @@ impl Sources<'_> {
     }
 
     async fn config(&self, wish: &Wish<'_>, files: &mut Files) -> Result<(), String> {
-        let key = Key { kind: wish.kind, namespace: self.namespace().into(), name: wish.name.into() };
+        let key =
+            Key { kind: wish.kind, namespace: self.namespace().into(), name: wish.name.into() };
         let content: Arc<Content> = match self.configs.get(&key).await {
             Some(content) => content,
             None if wish.is_optional => return Ok(()),
@@ -129,13 +130,24 @@ impl Sources<'_> {
             match content.data.get(&item.key) {
                 Some(bytes) => drop(files.insert(item.path.clone(), file(bytes, mode))),
                 None if wish.is_optional => {}
-                None => return Err(format!("references non-existent {} key: {}", wish.kind.word(), item.key)),
+                None => {
+                    return Err(format!(
+                        "references non-existent {} key: {}",
+                        wish.kind.word(),
+                        item.key
+                    ));
+                }
             }
         }
         Ok(())
     }
 
-    fn field(&self, item: &DownwardAPIVolumeFile, mode: u32, files: &mut Files) -> Result<(), String> {
+    fn field(
+        &self,
+        item: &DownwardAPIVolumeFile,
+        mode: u32,
+        files: &mut Files,
+    ) -> Result<(), String> {
         let mode = item.mode.and_then(|it| u32::try_from(it).ok()).unwrap_or(mode);
         let value = if let Some(selector) = &item.field_ref {
             env::field(self.pod, selector, self.place, self.addresses)

@@ -46,11 +46,7 @@ pub(crate) fn of(
 }
 
 fn plain(path: &str, host: &Path) -> Mount {
-    Mount {
-        container_path: path.into(),
-        host_path: host.display().to_string(),
-        ..Mount::default()
-    }
+    Mount { container_path: path.into(), host_path: host.display().to_string(), ..Mount::default() }
 }
 
 fn one(
@@ -96,7 +92,9 @@ fn inside(root: &Path, below: &str) -> io::Result<PathBuf> {
     let is_plain = Path::new(below)
         .components()
         .all(|it| matches!(it, Component::Normal(_) | Component::CurDir));
-    let refused = || io::Error::new(io::ErrorKind::InvalidInput, format!("{below:?} leads out of the volume"));
+    let refused = || {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{below:?} leads out of the volume"))
+    };
     if !is_plain {
         return Err(refused());
     }
@@ -142,23 +140,27 @@ pub(crate) fn write_hosts(
     let mut text = String::from("# Kubernetes-managed hosts file.\n");
     let spec = pod.spec.as_ref();
     if spec.is_some_and(|it| it.host_network == Some(true)) {
-        text = format!("# Kubernetes-managed hosts file (host network).\n{}", fs::read_to_string("/etc/hosts")?);
+        text = format!(
+            "# Kubernetes-managed hosts file (host network).\n{}",
+            fs::read_to_string("/etc/hosts")?
+        );
     } else {
         text.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         text.push_str("fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
         let name = make::hostname(pod, node);
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let full = spec.and_then(|it| it.subdomain.as_ref()).map(|subdomain| {
-            format!("{name}.{subdomain}.{namespace}.svc.{domain}\t")
-        });
+        let full = spec
+            .and_then(|it| it.subdomain.as_ref())
+            .map(|subdomain| format!("{name}.{subdomain}.{namespace}.svc.{domain}\t"));
         for address in addresses {
-            text.push_str(&format!("{address}\t{}{name}\n", full.as_deref().unwrap_or_default()));
+            let full = full.as_deref().unwrap_or_default();
+            text += &[&address.to_string(), "\t", full, &name, "\n"].concat();
         }
     }
     let aliases = spec.and_then(|it| it.host_aliases.as_ref());
     for alias in aliases.into_iter().flatten() {
         let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
-        text.push_str(&format!("\n# Entries added by HostAliases.\n{}\t{names}\n", alias.ip));
+        text += &["\n# Entries added by HostAliases.\n", &alias.ip, "\t", &names, "\n"].concat();
     }
     fs::create_dir_all(directory)?;
     let path = directory.join("etc-hosts");
