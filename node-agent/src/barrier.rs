@@ -20,6 +20,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+/// What was on its way when the last node stopped sending has this long to be answered.
+const SETTLE: Duration = Duration::from_millis(250);
 /// Before a node that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -85,6 +87,7 @@ impl Barrier {
                 "nodes did not say that they send nothing to the pod"
             );
         } else {
+            sleep(SETTLE).await;
             tracing::debug!(pod = name, nodes = nodes.len(), ?took, "no node sends to the pod");
         }
     }

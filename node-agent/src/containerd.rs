@@ -184,11 +184,12 @@ impl Places {
         if self.socket().exists() && runtime.version().await.is_ok() {
             return Ok(None);
         }
-        let child = self.spawn()?;
+        // One that is there and busy is waited for: two of them would fight over the same files.
+        let child = if self.pid().is_some() { None } else { Some(self.spawn()?) };
         let end = Instant::now() + START_MAX;
         loop {
             if runtime.version().await.is_ok() {
-                return Ok(Some(child));
+                return Ok(child);
             }
             if Instant::now() > end {
                 return Err(Error::Silent { log: self.log_file() });
