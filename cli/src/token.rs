@@ -36,7 +36,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     service::block_on(async move {
         let client = Remote::open(&kubeconfig).await?;
         // What every namespace has for its pods: the authority's certificate.
-        let map = client.get(MAPS, "kube-system", "kube-root-ca.crt").await.map_err(words)?;
+        let map = client
+            .get(MAPS, "kube-system", "kube-root-ca.crt")
+            .await
+            .map_err(|failure| words(&failure))?;
         let certificate = map["data"]["ca.crt"].as_str().unwrap_or_default();
         let fingerprint = fingerprint(certificate);
         anyhow::ensure!(!fingerprint.is_empty(), "the cluster does not tell its authority");
@@ -54,14 +57,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
             "stringData": data,
         });
-        client.create(SECRETS, object).await.map_err(words)?;
+        client.create(SECRETS, object).await.map_err(|failure| words(&failure))?;
         println!("{}", Token { fingerprint, secret: format!("{id}.{secret}") });
         Ok(())
     })
     .context("no token is made")
 }
 
-fn words(failure: control_plane::api::status::Failure) -> anyhow::Error {
+fn words(failure: &control_plane::api::status::Failure) -> anyhow::Error {
     let status = failure.status();
     anyhow::anyhow!("{}", status["message"].as_str().unwrap_or("the server does not say why"))
 }

@@ -202,9 +202,7 @@ pub async fn run(
         let failed = |cause| Error::Audit { path: path.clone(), cause };
         Audit::open(path).map_err(failed)
     });
-    let own = authority.client("kube-apiserver-kubelet-client", MASTERS)?;
-    let nodes = Nodes::new(authority.client_config(&own)?);
-    let joining = joining(&settings);
+    let (nodes, joining) = (nodes(&authority)?, joining(&settings));
     let server = Arc::new(Server {
         registry,
         authorizer,
@@ -238,6 +236,12 @@ pub async fn run(
         // Watches have no end of their own.
         () = late => Ok(()),
     }
+}
+
+/// The way to nodes: they know the server by its group.
+fn nodes(authority: &Authority) -> Result<Nodes, Error> {
+    let own = authority.client("kube-apiserver-kubelet-client", MASTERS)?;
+    Ok(Nodes::new(authority.client_config(&own)?))
 }
 
 /// What machines are told that become nodes.

@@ -68,17 +68,31 @@ fn end<const N: usize, T: Tables<N>>(
     };
     if tables.flags(entry) & own == 0 {
         tables.add_flags(entry, own);
-        if let Some(partner) = tables.flow(&key.partner(to)) {
+        if let Some(partner) = own_partner(tables, key, to) {
             tables.add_flags(partner, partners);
         }
     }
+}
+
+/// The flow's other direction, if it is still its own: a flow that has ended may have lost its source port,
+/// and with it the reply entry, to another one.
+#[inline(always)]
+fn own_partner<const N: usize, T: Tables<N>>(
+    tables: &T,
+    key: &FlowKey<N>,
+    to: &Tuple<N>,
+) -> Option<T::Entry> {
+    let partner = tables.flow(&key.partner(to))?;
+    (tables.to(partner) == key.tuple().reversed()).then_some(partner)
 }
 
 /// Forget both directions of a flow.
 #[inline(always)]
 pub fn forget<const N: usize, T: Tables<N>>(tables: &mut T, key: &FlowKey<N>, entry: T::Entry) {
     let to = tables.to(entry);
-    tables.remove(&key.partner(&to));
+    if own_partner(tables, key, &to).is_some() {
+        tables.remove(&key.partner(&to));
+    }
     tables.remove(key);
 }
 

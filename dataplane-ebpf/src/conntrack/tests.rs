@@ -100,6 +100,45 @@ impl World {
 }
 
 #[test]
+fn a_flow_that_begins_again_leaves_alone_who_has_its_source_port_since() {
+    let mut world = World::new(TCP);
+    let frontend = world.tables.v4.frontends[&FrontendKey::new(SERVICE, 80, TCP)];
+    world.tables.v4.frontends.insert(FrontendKey::new(SERVICE, 81, TCP), frontend);
+    let only = world.tables.v4.endpoints[&0];
+    world.tables.v4.endpoints = [(0, only), (1, only)].into();
+    let question = |port: u16| Tuple {
+        src: CLIENT,
+        dst: SERVICE,
+        src_port: 50_000u16.to_be_bytes(),
+        dst_port: port.to_be_bytes(),
+    };
+    let mut send = |world: &mut World, port: u16, flags: u8| {
+        let mut frame = world.sample(question(port), flags);
+        let reason = ingress(&mut frame, &mut world.tables, Scope::Inside).reason();
+        let key = FlowKey::forward(question(port), TCP);
+        (reason, world.tables.v4.flows[&key].to)
+    };
+    // The first ends, and the second takes the source port that it had.
+    let (_, first) = send(&mut world, 80, tcp::SYN);
+    send(&mut world, 80, tcp::FIN | tcp::ACK);
+    world.answer(tcp::FIN | tcp::ACK);
+    let (reason, second) = send(&mut world, 81, tcp::SYN);
+    assert_eq!((reason, second), (Reason::New, first));
+    // What the first still sends says nothing about the second.
+    send(&mut world, 80, tcp::RST);
+    assert!(!Flow::<4>::is_closed(
+        world.tables.v4.flows[&FlowKey::reply(second.reversed(), TCP)].flags
+    ));
+    // It begins again: with another source port, and the second is answered as before.
+    let (reason, again) = send(&mut world, 80, tcp::SYN);
+    assert_eq!(reason, Reason::Reselected);
+    assert_ne!(again.src_port, second.src_port);
+    let mut answer = world.sample(second.reversed(), tcp::ACK);
+    assert_eq!(egress(&mut answer, &mut world.tables), Verdict::Deliver(Reason::Reply));
+    assert_eq!(answer.0[34..36], 81u16.to_be_bytes());
+}
+
+#[test]
 fn an_association_stays_with_its_endpoint_until_it_ends() {
     let mut world = World::new(SCTP);
     assert_eq!(world.send(sctp::INIT), Reason::New);
