@@ -112,7 +112,7 @@ fn a_flow_that_begins_again_leaves_alone_who_has_its_source_port_since() {
         src_port: 50_000u16.to_be_bytes(),
         dst_port: port.to_be_bytes(),
     };
-    let mut send = |world: &mut World, port: u16, flags: u8| {
+    let send = |world: &mut World, port: u16, flags: u8| {
         let mut frame = world.sample(question(port), flags);
         let reason = ingress(&mut frame, &mut world.tables, Scope::Inside).reason();
         let key = FlowKey::forward(question(port), TCP);
