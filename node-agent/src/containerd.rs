@@ -230,7 +230,7 @@ impl Places {
     pub(crate) async fn import(&self, images: &Path) -> Result<(), Error> {
         let path = self.root.join("pause.tar");
         let failed = |cause| Error::File { doing: "write", path: path.clone(), cause };
-        let archive = pause::archive(pause::IMAGE).map_err(failed)?;
+        let archive = pause::archive().map_err(failed)?;
         fs::write(&path, archive).map_err(failed)?;
         self.import_file(&path).await?;
         let mut archives: Vec<PathBuf> = fs::read_dir(images)

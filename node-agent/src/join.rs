@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::{pause::hex, probe::check};
+use crate::{image::hex, probe::check};
 
 /// Why a machine is no node.
 #[derive(Debug, thiserror::Error)]

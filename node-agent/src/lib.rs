@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod containerd;
 pub mod down;
+pub mod image;
 pub mod join;
 pub mod network;
 pub mod pause;

@@ -4,8 +4,7 @@
 
 use std::io;
 
-use ring::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use crate::image::{self, File};
 
 /// Its name in the runtime.
 pub const IMAGE: &str = "hashplane.local/pause:1";
@@ -63,56 +62,10 @@ fn executable() -> Vec<u8> {
     file
 }
 
-/// An archive of an image, as `ctr images import` takes it (OCI image layout 1.0), with one file in one layer.
-pub fn archive(name: &str) -> io::Result<Vec<u8>> {
-    let mut layer = tar::Builder::new(Vec::new());
-    add(&mut layer, "pause", &executable(), 0o755)?;
-    let layer = layer.into_inner()?;
-    let config = json!({
-        "architecture": "amd64", "os": "linux",
-        "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
-        "rootfs": {"type": "layers", "diff_ids": [name_of(&layer)]},
-    });
-    let config = config.to_string().into_bytes();
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": described("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [described("application/vnd.oci.image.layer.v1.tar", &layer)],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut entry = described("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] = json!({"io.containerd.image.name": name});
-    let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
-    let mut image = tar::Builder::new(Vec::new());
-    add(&mut image, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
-    add(&mut image, "index.json", index.as_bytes(), 0o644)?;
-    for blob in [&layer, &config, &manifest] {
-        let path = format!("blobs/{}", name_of(blob).replace(':', "/"));
-        add(&mut image, &path, blob, 0o644)?;
-    }
-    image.into_inner()
-}
-
-fn add(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(bytes.len() as u64);
-    header.set_mode(mode);
-    header.set_mtime(0);
-    archive.append_data(&mut header, path, bytes)
-}
-
-fn name_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref(), 32))
-}
-
-/// The first bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8], count: usize) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().take(count).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-fn described(kind: &str, bytes: &[u8]) -> Value {
-    json!({"mediaType": kind, "digest": name_of(bytes), "size": bytes.len()})
+/// The image as an archive.
+pub fn archive() -> io::Result<Vec<u8>> {
+    let file = File::program("pause", executable());
+    image::archive(IMAGE, &[file], &["/pause"], "65535:65535")
 }
 
 #[cfg(test)]
@@ -140,22 +93,5 @@ mod tests {
         assert_eq!(child.try_wait().expect("its state"), None);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
         assert_eq!(child.wait().expect("its end").code(), Some(0));
-    }
-
-    #[test]
-    fn an_archive_names_its_parts_by_what_is_in_them() {
-        let archive = archive("x/y:1").expect("an archive");
-        let mut names = Vec::new();
-        for entry in tar::Archive::new(archive.as_slice()).entries().expect("entries") {
-            let mut entry = entry.expect("an entry");
-            let path = entry.path().expect("a path").display().to_string();
-            let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut entry, &mut bytes).expect("its bytes");
-            if let Some(hash) = path.strip_prefix("blobs/sha256/") {
-                assert_eq!(name_of(&bytes), format!("sha256:{hash}"));
-            }
-            names.push(path);
-        }
-        assert_eq!(names.len(), 5, "{names:?}");
     }
 }

@@ -13,6 +13,8 @@ const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// What a virtual machine is made of and with.
 const VIRTUAL_MACHINE: [&str; 6] =
     ["qemu-system-x86", "busybox-static", "kmod", "tar", "util-linux", "iproute2"];
+/// What a cluster is made of that runs pods, and the store of several servers.
+const CLUSTER: [&str; 5] = ["etcd-server", "containerd", "runc", "nftables", "busybox-static"];
 /// The target of a static binary.
 pub(crate) const MUSL: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-musl"
@@ -63,7 +65,7 @@ fn packages(purpose: For, llvm: u32) -> Vec<String> {
         packages.extend(["g++", "libzstd-dev", "zlib1g-dev"].map(str::to_owned));
     }
     match purpose {
-        For::Tests => packages.push("etcd-server".to_owned()),
+        For::Tests => packages.extend(CLUSTER.map(str::to_owned)),
         For::VirtualMachine => packages.extend(VIRTUAL_MACHINE.map(str::to_owned)),
         For::Dist => packages.push("musl-tools".to_owned()),
         For::Fuzz => packages.push("g++".to_owned()),

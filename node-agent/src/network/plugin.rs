@@ -16,7 +16,7 @@ use super::{
     addresses::{self, Addresses},
     wiring::{self, Wish},
 };
-use crate::pause::hex;
+use crate::image::hex;
 
 /// The name of the plugin's program.
 pub const NAME: &str = "hashplane-cni";

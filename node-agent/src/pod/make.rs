@@ -253,5 +253,5 @@ pub(crate) fn hash(container: &Container) -> String {
     let mut fixed = container.clone();
     fixed.resources = None;
     let text = serde_json::to_string(&fixed).unwrap_or_default();
-    crate::pause::hex(digest(&SHA256, text.as_bytes()).as_ref(), 8)
+    crate::image::hex(digest(&SHA256, text.as_bytes()).as_ref(), 8)
 }

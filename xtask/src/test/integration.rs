@@ -131,7 +131,9 @@ fn tests(binary: &Path, mode: Option<&str>, only: &[String]) -> Command {
         command.env("HASHPLANE_MODE", mode);
     }
     if !only.is_empty() {
-        command.args(["--test", "it", "--", "--test-threads=1", "--exact"]).args(only);
+        command
+            .args(["--test", "it", "--test", "nodes", "--", "--test-threads=1", "--exact"])
+            .args(only);
     } else if mode.is_some() {
         command.args(["--test", "it", "--", TRAFFIC]);
     }
