@@ -17,6 +17,7 @@ use k8s_openapi::{
         discovery::v1 as discovery, networking::v1 as networking, policy::v1 as policy,
         rbac::v1 as rbac, scheduling::v1 as scheduling,
     },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
     schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings},
 };
 use serde_json::{Map, Value, json};
@@ -144,8 +145,49 @@ fn types() -> (BTreeMap<String, Value>, BTreeMap<Kind, String>) {
         "authorization.k8s.io" authorization: SubjectAccessReview SelfSubjectAccessReview
             SelfSubjectRulesReview LocalSubjectAccessReview;
     }
-    let types = generator.take_definitions(true);
-    (types.into_iter().collect(), kinds)
+    let _quantity = generator.subschema_for::<Quantity>();
+    let mut types: BTreeMap<String, Value> = generator.take_definitions(true).into_iter().collect();
+    for (kind, schema) in metrics() {
+        let name = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{kind}");
+        types.insert(name.clone(), schema);
+        kinds.insert(("metrics.k8s.io", "v1beta1", kind), name);
+    }
+    (types, kinds)
+}
+
+/// What nodes and pods use, which `k8s-openapi` does not have. Source of the fields: `k8s.io/metrics`.
+fn metrics() -> [(&'static str, Value); 2] {
+    let refer = |name: String| json!({"$ref": format!("{TYPES}{name}")});
+    let usage = json!({
+        "type": "object", "description": "What was used in the window, by resource.",
+        "additionalProperties": refer(Quantity::schema_name().into_owned()),
+    });
+    let schema = |what: &str, own: &str, property: Value| {
+        json!({
+            "type": "object", "description": what, "required": ["timestamp", "window", own],
+            "properties": {
+                "apiVersion": {"type": "string"},
+                "kind": {"type": "string"},
+                "metadata": refer(ObjectMeta::schema_name().into_owned()),
+                "timestamp": {
+                    "type": "string", "format": "date-time", "description": "When the window ended.",
+                },
+                "window": {"type": "string", "description": "How long was measured: `10s`."},
+                own: property,
+            },
+        })
+    };
+    let containers = json!({
+        "type": "array", "description": "What each container of the pod used.",
+        "items": {
+            "type": "object", "required": ["name", "usage"],
+            "properties": {"name": {"type": "string"}, "usage": usage.clone()},
+        },
+    });
+    [
+        ("NodeMetrics", schema("What a node uses.", "usage", usage)),
+        ("PodMetrics", schema("What the containers of a pod use.", "containers", containers)),
+    ]
 }
 
 fn gvk(group: &str, version: &str, kind: &str) -> Value {

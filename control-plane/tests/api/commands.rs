@@ -129,7 +129,9 @@ fn others(kubectl: &Session<'_>) {
     kubectl.prints("version", "Server Version");
     kubectl.prints("auth can-i --list", "*.*");
     kubectl.prints("auth can-i create pods/eviction", "yes");
-    kubectl.refuses("top pods", "Metrics API not available");
+    // Simulated nodes measure nothing.
+    kubectl.refuses("top pods", "metrics not available yet");
+    kubectl.prints("explain podmetrics.containers.usage", "What was used in the window");
     kubectl.refuses("get unicorns", "the server doesn't have a resource type \"unicorns\"");
     kubectl.refuses("get pod nobody", "pods \"nobody\" not found");
 }
