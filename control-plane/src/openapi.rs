@@ -181,7 +181,7 @@ fn metrics() -> [(&'static str, Value); 2] {
         "type": "array", "description": "What each container of the pod used.",
         "items": {
             "type": "object", "required": ["name", "usage"],
-            "properties": {"name": {"type": "string"}, "usage": usage.clone()},
+            "properties": {"name": {"type": "string"}, "usage": usage},
         },
     });
     [

@@ -4,11 +4,14 @@
 
 pub mod backoff;
 pub mod histogram;
+pub mod no_local;
 pub mod services;
 pub mod snapshot;
+pub mod status;
 pub mod switch;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -18,15 +21,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use self::status::Status;
 use self::{
     backoff::Backoff,
-    histogram::Histogram,
+    no_local::{Tracker, Watched},
     services::{Question, Services},
     snapshot::{Snapshot, Snapshots},
     switch::{Switch, Switcher},
 };
 use crate::{
-    backend::{Backend, Departed, Desired, Error, Fill, Mode, Needs, Node},
+    backend::{Backend, Departed, Desired, Error, Needs, Node},
     model::PortKey,
 };
 
@@ -82,41 +86,6 @@ impl Default for Pace {
     }
 }
 
-/// What the loop has done and how things stand; a snapshot.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// Which backend serves.
-    pub mode: Option<Mode>,
-    /// The pods' links that the kernel knows, as of the last apply that succeeded.
-    pub pod_links: BTreeSet<String>,
-    /// Whether the kernel holds what the table says, but for those left out.
-    pub in_sync: bool,
-    /// Entries that are not yet as they should be.
-    pub pending: usize,
-    /// Rounds that changed which services there are or how they look; ask [`Services`] for them.
-    pub services_version: u64,
-    /// How full the maps are.
-    pub fill: Vec<Fill>,
-    /// How many service ports found no room.
-    pub left_out: usize,
-    /// Frontends that more than one service port wants.
-    pub contested: usize,
-    /// Applies that failed, since the start.
-    pub failures: u64,
-    /// What the last apply said, if it failed.
-    pub last_error: Option<String>,
-    /// Seconds from the moment the source gave us the first event of a batch until the maps held it.
-    pub network_programming: Histogram,
-    /// Seconds that compile and apply took.
-    pub sync: Histogram,
-    /// Entries of flows that are tracked.
-    pub flow_entries: usize,
-    /// Entries that somebody else had changed, found and repaired since the start.
-    pub drifted: u64,
-    /// How many service ports the backend serves with less than the Service asks for.
-    pub limited: usize,
-}
-
 /// The loop and what it owns.
 pub struct Sync<T, B> {
     table: T,
@@ -132,6 +101,7 @@ pub struct Sync<T, B> {
     waiting_since: Option<Instant>,
     logged_left_out: usize,
     compiled: bool,
+    no_local: Tracker,
     status: Status,
     backoff: Backoff,
     retry_at: Option<Instant>,
@@ -170,6 +140,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
             waiting_since: None,
             logged_left_out: 0,
             compiled: false,
+            no_local: Tracker::default(),
             status: Status::default(),
             backoff: Backoff::default(),
             retry_at: None,
@@ -392,13 +363,16 @@ impl<T: Table, B: Backend> Sync<T, B> {
         }
         if self.compiled {
             for key in &changed {
-                self.backend.change(key, self.table.port(key).as_ref());
+                let state = self.table.port(key);
+                self.no_local.change(key, state.as_ref());
+                self.backend.change(key, state.as_ref());
             }
             if roomier || !changed.is_empty() {
                 self.backend.retry(&self.table);
             }
         } else {
-            self.backend.compile(&self.table);
+            let tracker = RefCell::new(&mut self.no_local);
+            self.backend.compile(&Watched { table: &self.table, tracker });
             self.compiled = true;
         }
         let needs = self.backend.needs();
@@ -459,6 +433,7 @@ impl<T: Table, B: Backend> Sync<T, B> {
             tracing::warn!(ports, example, "{} serves services with less: {words}", backend.mode());
         }
         self.status.limited = ports;
+        self.status.no_local = self.no_local.count();
         self.publish.send_replace(self.status.clone());
     }
 }

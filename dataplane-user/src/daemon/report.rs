@@ -7,12 +7,24 @@ use std::{
 };
 
 use crate::{
-    backend::Mode, ebpf::attach::Attachment, shadow::Counts, sync::histogram::Histogram,
+    backend::Mode,
+    ebpf::attach::Attachment,
+    shadow::Counts,
+    sync::{histogram::Histogram, no_local::NoLocal},
     view::ServiceName,
 };
 
 /// A sync that takes longer than this makes the node unhealthy (kube-proxy: twice its sync period).
 pub const HEALTH_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A Service that the backend serves with less than it asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LimitRow {
+    /// `namespace/name`.
+    pub service: String,
+    /// What is missing, and why: each a row of the table in `docs/modes.md`.
+    pub missing: BTreeSet<&'static str>,
+}
 
 /// What is going on. Field names are stable: `hashplane status -o json` prints them.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -25,6 +37,11 @@ pub struct Report {
     pub drifted: u64,
     /// Service ports that the backend serves with less than their Service asks for.
     pub limited: u64,
+    /// What is missing where, service by service; the first of them.
+    pub limits: Vec<LimitRow>,
+    /// Service ports that drop packets since only other nodes have endpoints.
+    #[serde(skip)]
+    pub no_local: NoLocal,
     /// Entries of flows that are tracked.
     pub flow_entries: u64,
     /// What the last sync said, if it failed.

@@ -1,15 +1,19 @@
 //! Runs the loop, and reports what it does.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{mpsc, watch},
     time,
 };
 
-use super::Shared;
+use super::{Shared, report::LimitRow};
 use crate::{
     backend::{Backend, Departed, Needs, Node},
+    model::PortKey,
     sync::{
         Pace, Received, Status, Sync, Table, services::Services, snapshot::Snapshots,
         switch::Switcher,
@@ -21,6 +25,8 @@ use crate::{
 const EVENTS_MAX: usize = 1024;
 /// Between two lists of names; each costs O(services).
 const NAMES_PAUSE: Duration = Duration::from_millis(250);
+/// Services named by the report that are served with less than they ask for.
+const LIMIT_ROWS_MAX: usize = 100;
 
 /// What others need of the loop.
 #[derive(Debug)]
@@ -88,8 +94,8 @@ async fn name_services(mut status: watch::Receiver<Status>, services: Services, 
             Err(_ended) => return,
         }
         let Some(listing) = services.list().await else { return };
-        let names = listing.ports.into_iter().filter_map(|port| {
-            let key = port.key?;
+        let names = listing.ports.iter().filter_map(|port| {
+            let key = port.key.as_ref()?;
             Some(ServiceName {
                 number: port.number,
                 namespace: key.namespace.to_string(),
@@ -98,9 +104,25 @@ async fn name_services(mut status: watch::Receiver<Status>, services: Services, 
             })
         });
         let names = names.collect();
-        shared.update(|report| report.services = names);
+        let limits = limit_rows(&listing.limits);
+        shared.update(|report| (report.services, report.limits) = (names, limits));
         time::sleep(NAMES_PAUSE).await;
     }
+}
+
+/// The first services with less than they ask for, each with all that its ports lack.
+fn limit_rows(limits: &BTreeMap<PortKey, Vec<&'static str>>) -> Vec<LimitRow> {
+    let mut rows: Vec<LimitRow> = Vec::new();
+    for (key, words) in limits {
+        let service = format!("{}/{}", key.namespace, key.service);
+        let is_full = rows.len() == LIMIT_ROWS_MAX;
+        match rows.last_mut().filter(|row| row.service == service) {
+            Some(row) => row.missing.extend(words),
+            None if is_full => break,
+            None => rows.push(LimitRow { service, missing: words.iter().copied().collect() }),
+        }
+    }
+    rows
 }
 
 async fn follow(mut status: watch::Receiver<Status>, shared: Shared) {
@@ -116,11 +138,39 @@ async fn follow(mut status: watch::Receiver<Status>, shared: Shared) {
             report.pod_links.clone_from(&now.pod_links);
             report.drifted = now.drifted;
             report.limited = now.limited as u64;
+            report.no_local = now.no_local;
             report.flow_entries = now.flow_entries as u64;
             let waiting = now.pending > 0;
             report.waiting_since =
                 waiting.then(|| report.waiting_since.unwrap_or_else(Instant::now));
         });
         shared.set_histograms(now.sync, now.network_programming);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Family, PortOwner};
+
+    #[test]
+    fn what_the_ports_of_a_service_lack_is_one_row() {
+        let key = |service: &str, port: &str| PortKey {
+            namespace: "shop".into(),
+            service: service.into(),
+            port: port.into(),
+            family: Family::V4,
+            owner: PortOwner::Service,
+        };
+        let limits = BTreeMap::from([
+            (key("a", "http"), vec!["x"]),
+            (key("a", "metrics"), vec!["y", "x"]),
+            (key("b", ""), vec!["x"]),
+        ]);
+        let row = |service: &str, missing: &[&'static str]| LimitRow {
+            service: service.to_owned(),
+            missing: missing.iter().copied().collect(),
+        };
+        assert_eq!(limit_rows(&limits), [row("shop/a", &["x", "y"]), row("shop/b", &["x"])]);
     }
 }

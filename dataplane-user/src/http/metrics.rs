@@ -1,16 +1,13 @@
 //! Metrics as Prometheus reads them (text format 0.0.4).
 
-mod no_local;
-
 use std::fmt::Write as _;
 
-use self::no_local::NoLocal;
 use super::Context;
 use crate::{
     backend::Mode,
     daemon::report::Report,
     ebpf::maps::KernelMaps,
-    sync::histogram::Histogram,
+    sync::{histogram::Histogram, no_local::NoLocal},
     view::status::{self, CounterRow, MapRow},
 };
 
@@ -39,11 +36,8 @@ fn of_maps(text: &mut String, context: &Context) {
         Err(error) => tracing::warn!(%error, "no counters for /metrics"),
     }
     let maps = KernelMaps::from_pins(&context.pins.maps());
-    match maps.and_then(|mut maps| Ok((status::maps(&mut maps)?, no_local::count(&mut maps)?))) {
-        Ok((rows, without)) => {
-            map_fill(text, &rows);
-            no_local_endpoints(text, &without);
-        }
+    match maps.and_then(|mut maps| status::maps(&mut maps)) {
+        Ok(rows) => map_fill(text, &rows),
         Err(error) => tracing::warn!(%error, "no map fill for /metrics"),
     }
 }
@@ -67,7 +61,7 @@ fn map_fill(text: &mut String, rows: &[MapRow]) {
     }
 }
 
-fn no_local_endpoints(text: &mut String, without: &NoLocal) {
+fn no_local_endpoints(text: &mut String, without: NoLocal) {
     let name = "hashplane_no_local_endpoints";
     let help =
         "Service ports with the policy Local that drop packets: only other nodes have endpoints.";
@@ -102,6 +96,7 @@ fn of_report(text: &mut String, report: &Report) {
         head(text, name, "gauge", help);
         sample(text, name, &[], value);
     }
+    no_local_endpoints(text, report.no_local);
     head(text, "hashplane_mode", "gauge", "Whether this backend serves.");
     for mode in Mode::ALL {
         let serves = u64::from(report.mode == Some(mode));

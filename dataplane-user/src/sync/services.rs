@@ -21,6 +21,8 @@ pub struct Listing {
     pub ports: Vec<ServicePort>,
     /// Those which found no room, and why.
     pub left_out: BTreeMap<PortKey, CapacityError>,
+    /// Those that the backend serves with less than their Service asks for, and what is missing.
+    pub limits: BTreeMap<PortKey, Vec<&'static str>>,
 }
 
 /// Somebody who waits for a listing.
@@ -30,7 +32,11 @@ pub(super) struct Question(oneshot::Sender<Listing>);
 impl Question {
     /// Tells what `backend` holds; nothing while the kernel has not been read.
     pub(super) fn answer(self, backend: &impl Backend) {
-        let listing = Listing { ports: backend.services(), left_out: backend.left_out().clone() };
+        let listing = Listing {
+            ports: backend.services(),
+            left_out: backend.left_out().clone(),
+            limits: backend.limits().cloned().unwrap_or_default(),
+        };
         // Who asked may have gone.
         let _gone = self.0.send(listing);
     }

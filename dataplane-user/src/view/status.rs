@@ -121,6 +121,7 @@ impl Status {
         let mut text = format!("instance {}, daemon {daemon}\n", self.instance);
         if let Some(report) = &self.report {
             text.push_str(&report_text(report));
+            text.push_str(&limits_text(&report["limits"]));
         }
         if self.programs.is_empty() && self.maps.is_empty() {
             return text;
@@ -185,6 +186,25 @@ fn report_text(report: &serde_json::Value) -> String {
     text
 }
 
+/// Services with less than they ask for, and what is missing.
+fn limits_text(limits: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let rows: Vec<[String; 2]> = limits
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|row| {
+            let missing = row["missing"].as_array().map_or(&[] as &[_], Vec::as_slice);
+            missing.iter().map(move |what| [text(&row["service"]), text(what)])
+        })
+        .collect();
+    if rows.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", align(&["SERVICE", "MISSING"], &rows))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,9 +229,13 @@ mod tests {
             }],
             maps: vec![MapRow { map: "FLOWS4".into(), used: 2, capacity: 1000 }],
             counters: Vec::new(),
-            report: Some(serde_json::json!({"source": "manifests", "in_sync": true})),
+            report: Some(serde_json::json!({
+                "source": "manifests", "in_sync": true,
+                "limits": [{"service": "shop/web", "missing": ["this", "that"]}],
+            })),
         };
         let expected = "instance default, daemon running\nsource: manifests\nin sync: true\n\n\
+                        SERVICE   MISSING\nshop/web  this\nshop/web  that\n\n\
                         PROGRAM  WHERE  MODE\nnic_xdp  eth0   driver\n\n\
                         MAP     USED  CAPACITY  FILL\nFLOWS4  2     1000      0.2%\n\n\
                         HOOK  REASON  COUNT\n";

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dataplane_user::backend::Mode;
 use dataplane_user::limits::{self, LOOPBACK4, LOOPBACK6};
 use hashplane_tests::{
     Daemon, Place, Service,
@@ -108,16 +107,13 @@ fn load_balancers_see_which_nodes_have_endpoints() {
         ask_all(&outside, transport, port(NodeName::B), &[&far], what);
         assert!(outside.ask_as(transport, port(NodeName::A), SOON).is_err(), "{what}");
     });
-    // Counted in the maps, which other modes do not have.
-    if mode() == Mode::Ebpf {
-        let dropping = |daemon: &Daemon, policy| {
-            let label = format!("traffic_policy=\"{policy}\"");
-            daemon.metric("hashplane_no_local_endpoints", &[&label]).unwrap()
-        };
-        // Two families and two protocols.
-        assert_eq!((dropping(&world.a, "external"), dropping(&world.b, "external")), (4.0, 0.0));
-        assert!(dropping(&world.a, "internal") < 1.0);
-    }
+    let dropping = |daemon: &Daemon, policy| {
+        let label = format!("traffic_policy=\"{policy}\"");
+        daemon.metric("hashplane_no_local_endpoints", &[&label]).unwrap()
+    };
+    // Two families and two protocols.
+    assert_eq!((dropping(&world.a, "external"), dropping(&world.b, "external")), (4.0, 0.0));
+    assert!(dropping(&world.a, "internal") < 1.0);
     // Terminating endpoints take traffic, but no load balancer should send any.
     web.set_endpoints([Endpoint::at(&far).terminating()]);
     world.apply(&web);
