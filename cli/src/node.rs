@@ -150,7 +150,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     service::log_to_stderr(&node.log)?;
     let (name, addresses) = (node.name()?, node.addresses()?);
     service::block_on(async move {
-        let stop = service::told_to_stop()?;
+        let mut stop = Box::pin(service::told_to_stop()?);
         let file = node.data_dir.join("node.json");
         let welcome = match fs::read_to_string(&file) {
             Ok(text) => {
@@ -159,7 +159,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             Err(_none) => {
                 let (join, token) =
                     join.zip(token).context("give --join and --token to join a cluster")?;
-                let welcome = join::join(&join, &token.parse()?, &name, &addresses).await?;
+                let token = token.parse()?;
+                let welcome = tokio::select! {
+                    welcome = join::join(&join, &token, &name, &addresses) => welcome?,
+                    () = &mut stop => return Ok(()),
+                };
                 let welcome = Welcome::from(welcome);
                 let made = fs::create_dir_all(&node.data_dir);
                 made.with_context(|| format!("cannot make {}", node.data_dir.display()))?;

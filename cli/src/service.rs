@@ -1,6 +1,7 @@
 //! What commands that run until they are told to stop have in common.
 
 use anyhow::Context as _;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -13,6 +14,11 @@ pub(crate) fn log_to_stderr(log: &str) -> anyhow::Result<()> {
 
 /// Runs on a runtime of its own.
 pub(crate) fn block_on<T>(run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    // Whoever started this may have blocked them for itself, and the runtime's threads inherit that.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_unblock().context("cannot unblock signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    announce,
     cgroup::Groups,
     configs::{self, Configs, Key},
     containerd::{self, Places},
@@ -95,6 +96,13 @@ pub enum Error {
 
 /// Runs until `stop` is done. Containers live on.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    tokio::select! {
+        ended = work(settings) => ended,
+        () = stop => Ok(()),
+    }
+}
+
+async fn work(settings: Settings) -> Result<(), Error> {
     for path in [&settings.data, &settings.run] {
         let failed = |cause| Error::Directory { path: path.clone(), cause };
         fs::create_dir_all(path).map_err(failed)?;
@@ -143,7 +151,9 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let (node_changed, told) = watch::channel(());
     tasks.spawn(registered.clone().follow(told));
     tasks.spawn(registered.beat());
-    tasks.spawn(follow::follow(shared.clone(), places, node_changed));
+    let (ready, nodes) = watch::channel(announce::Nodes::new());
+    tasks.spawn(follow::follow(shared.clone(), places, node_changed, ready));
+    tasks.spawn(announce::follow(shared.clone(), nodes));
     tasks.spawn(dns::follow::follow(shared.clone()));
     if !settings.dns.is_empty() {
         tasks.spawn(serve_names(shared.clone(), node));
@@ -152,10 +162,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let (happened, happens) = mpsc::channel(WAITING_MAX);
     tasks.spawn(follow_runtime(runtime, happened));
     let agent = Agent { shared, capacity, pods, workers: BTreeMap::new(), ended: JoinSet::new() };
-    tokio::select! {
-        () = agent.run(changed, happens) => {}
-        () = stop => {}
-    }
+    Box::pin(agent.run(changed, happens)).await;
     Ok(())
 }
 

@@ -84,6 +84,17 @@ impl Events {
         self.report(about, is_warning, reason, message.into());
     }
 
+    /// Something about any object.
+    pub(crate) fn about(
+        &self,
+        about: ObjectReference,
+        is_warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
+        self.report(about, is_warning, reason, message);
+    }
+
     /// Something about the node.
     pub(crate) fn node(
         &self,

@@ -12,6 +12,7 @@ pub mod network;
 pub mod pause;
 pub mod settings;
 
+mod announce;
 mod barrier;
 mod cgroup;
 mod configs;

@@ -12,6 +12,7 @@ use kube::Client;
 use tokio::sync::watch;
 
 use crate::{
+    announce,
     barrier::Barrier,
     cgroup::Groups,
     configs::Configs,
@@ -41,6 +42,10 @@ pub(crate) struct Shared {
     pub(crate) zone: Arc<RwLock<Zone>>,
     /// Tells that some slice has changed.
     pub(crate) slices_changed: watch::Sender<()>,
+    /// Services with addresses that nodes answer for.
+    pub(crate) balanced: RwLock<announce::Table>,
+    /// Tells that those have changed.
+    pub(crate) balanced_changed: watch::Sender<()>,
     /// Which pod a container or sandbox is of.
     owners: Mutex<BTreeMap<String, String>>,
     resolv: String,
@@ -73,6 +78,8 @@ impl Shared {
             services: RwLock::default(),
             zone,
             slices_changed: watch::Sender::new(()),
+            balanced: RwLock::default(),
+            balanced_changed: watch::Sender::new(()),
             owners: Mutex::default(),
             resolv,
         }
@@ -103,6 +110,13 @@ impl Shared {
     pub(crate) fn remove_service(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         self.services.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// Changes what is known of Services with addresses; `change` says whether anything is different.
+    pub(crate) fn balance(&self, change: impl FnOnce(&mut announce::Table) -> bool) {
+        if change(&mut self.balanced.write().unwrap_or_else(PoisonError::into_inner)) {
+            self.balanced_changed.send_replace(());
+        }
     }
 
     /// The name servers of the node.

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod cluster;
 pub mod daemon;
 pub mod demo;
 pub mod lab;
 pub mod manifests;
 pub mod skip;
+pub mod story;
 
 pub use daemon::{Daemon, DaemonOptions};
 pub use lab::{Lab, LabOptions, NodeName, Place};

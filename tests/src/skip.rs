@@ -48,6 +48,15 @@ pub fn why_no_datapath(mode: Mode) -> Option<String> {
     })
 }
 
+/// Why no cluster can run pods here, or `None` if it can.
+pub fn why_no_pods() -> Option<String> {
+    let missing = ["containerd", "runc", "ctr", "nft", "kubectl", "nsenter"]
+        .into_iter()
+        .find(|name| !has_command(name));
+    let reason = why_no_lab().or_else(why_no_ebpf).map(str::to_owned);
+    reason.or_else(|| missing.map(|name| format!("the command `{name}` is missing")))
+}
+
 /// Why no SCTP association can be made here, or `None` if one can.
 pub fn why_no_sctp() -> Option<&'static str> {
     let any = std::net::SocketAddr::from(([0; 4], 0));
@@ -89,7 +98,8 @@ fn why_no_ipvs() -> Option<&'static str> {
     missing.then_some("the kernel has no IPVS; `cargo xtask vm` has one")
 }
 
-fn has_command(name: &str) -> bool {
+/// Whether a command is on `PATH`.
+pub fn has_command(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }

@@ -1,6 +1,6 @@
 //! Build a program of the workspace and hand over to it: demo and benchmarks.
 
-use std::os::unix::process::CommandExt as _;
+use std::{os::unix::process::CommandExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -12,8 +12,8 @@ pub(crate) fn build_ebpf() -> Result<()> {
     run::loud(run::command("cargo", &["build", "--package", "dataplane-user"]))
 }
 
-/// Builds the daemon and the lab, then becomes the demo.
-pub(crate) fn demo(keep: bool) -> Result<()> {
+/// Builds the daemon and what shows it, then becomes the demo.
+pub(crate) fn demo(dataplane: bool, keep: bool) -> Result<()> {
     setup::ensure(setup::For::Tests)?;
     // `--workspace` gives every crate the features that the tests build it with, so that neither
     // command builds again what the other has built.
@@ -21,10 +21,16 @@ pub(crate) fn demo(keep: bool) -> Result<()> {
     let debug = run::target_dir().join("debug");
     let mut demo = run::command(&debug.join("demo").to_string_lossy(), &[]);
     demo.env("HASHPLANE_BIN", debug.join("hashplane"));
-    if keep {
-        demo.arg("--keep");
-    }
+    demo.env("HASHPLANE_TEST_POD", build_test_pod()?);
+    demo.args(dataplane.then_some("--dataplane")).args(keep.then_some("--keep"));
     become_it(demo)
+}
+
+/// Builds what containers of tests and of the demo run, without shared libraries; where it is.
+pub(crate) fn build_test_pod() -> Result<PathBuf> {
+    let build = ["build", "--quiet", "--package", "hashplane-test-pod", "--target", setup::MUSL];
+    run::loud(run::command("cargo", &build))?;
+    Ok(run::target_dir().join(setup::MUSL).join("debug/test-pod"))
 }
 
 /// Builds the optimised binary, then becomes its benchmark.

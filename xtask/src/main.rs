@@ -35,9 +35,12 @@ enum Task {
     Setup,
     /// Build the eBPF programs and the crate that embeds them.
     BuildEbpf,
-    /// Build a lab of network namespaces and show services at work in it.
+    /// Build a cluster of two nodes in network namespaces and show what it does.
     Demo {
-        /// Leave the lab for looking around.
+        /// Show the dataplane alone: servers in network namespaces in place of pods.
+        #[arg(long)]
+        dataplane: bool,
+        /// Leave everything for looking around.
         #[arg(long)]
         keep: bool,
     },
@@ -88,7 +91,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup => set_up(),
         Task::BuildEbpf => launch::build_ebpf(),
-        Task::Demo { keep } => launch::demo(keep),
+        Task::Demo { dataplane, keep } => launch::demo(dataplane, keep),
         // The summary must stay the last line, so the tests print their own failures.
         Task::Test { level } => return test::run(level),
         Task::Ci => return test::run(Level::All),

@@ -13,8 +13,10 @@ const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// What a virtual machine is made of and with.
 const VIRTUAL_MACHINE: [&str; 6] =
     ["qemu-system-x86", "busybox-static", "kmod", "tar", "util-linux", "iproute2"];
-/// What a cluster is made of that runs pods, and the store of several servers.
-const CLUSTER: [&str; 5] = ["etcd-server", "containerd", "runc", "nftables", "busybox-static"];
+/// What a cluster is made of that runs pods, the store of several servers, and what the fallback modes and
+/// tests call.
+const CLUSTER: [&str; 7] =
+    ["etcd-server", "containerd", "runc", "nftables", "iptables", "busybox-static", "curl"];
 /// The target of a static binary.
 pub(crate) const MUSL: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-musl"
@@ -25,7 +27,7 @@ pub(crate) const MUSL: &str = if cfg!(target_arch = "aarch64") {
 /// What the machine is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum For {
-    /// Builds, tests and the demo.
+    /// Builds, tests and the demo: also the static target, for what containers run.
     Tests,
     /// A release: also the static target.
     Dist,
@@ -42,7 +44,7 @@ pub(crate) fn ensure(purpose: For) -> Result<()> {
     if !has_rust_src() {
         rustup("component", "rust-src")?;
     }
-    if purpose == For::Dist && !has_target(MUSL) {
+    if matches!(purpose, For::Dist | For::Tests) && !has_target(MUSL) {
         rustup("target", MUSL)?;
     }
     if !has_linker() {
@@ -65,7 +67,12 @@ fn packages(purpose: For, llvm: u32) -> Vec<String> {
         packages.extend(["g++", "libzstd-dev", "zlib1g-dev"].map(str::to_owned));
     }
     match purpose {
-        For::Tests => packages.extend(CLUSTER.map(str::to_owned)),
+        For::Tests => {
+            packages.extend(CLUSTER.map(str::to_owned));
+            if !run::has_program("kubectl") {
+                packages.push("kubernetes-client".to_owned());
+            }
+        }
         For::VirtualMachine => packages.extend(VIRTUAL_MACHINE.map(str::to_owned)),
         For::Dist => packages.push("musl-tools".to_owned()),
         For::Fuzz => packages.push("g++".to_owned()),

@@ -31,18 +31,26 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
             match change {
                 Change::Put(service) => {
                     zone(&shared).set_service(&service);
+                    shared.balance(|it| it.set_service(&service));
                     shared.put_service(service);
                 }
                 Change::Gone(namespace, name) => {
                     zone(&shared).remove_service(namespace, name);
+                    shared.balance(|it| it.remove_service(namespace, name));
                     shared.remove_service(namespace, name);
                 }
             }
         }),
         objects(Api::<EndpointSlice>::all(client.clone()), |change| {
             match change {
-                Change::Put(slice) => zone(&shared).set_slice(&slice),
-                Change::Gone(namespace, name) => zone(&shared).remove_slice(namespace, name),
+                Change::Put(slice) => {
+                    zone(&shared).set_slice(&slice);
+                    shared.balance(|it| it.set_slice(&slice));
+                }
+                Change::Gone(namespace, name) => {
+                    zone(&shared).remove_slice(namespace, name);
+                    shared.balance(|it| it.remove_slice(namespace, name));
+                }
             }
             shared.slices_changed.send_replace(());
         }),

@@ -14,7 +14,7 @@ use kube::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{Network, Plan, egress, routes};
-use crate::{containerd::Places, shared::Shared};
+use crate::{announce::Nodes, containerd::Places, shared::Shared};
 
 /// Packets of pods unless somebody says otherwise, in bytes.
 const MTU: u32 = 1_500;
@@ -24,6 +24,7 @@ pub(crate) async fn follow(
     shared: Arc<Shared>,
     places: Option<Places>,
     changed: watch::Sender<()>,
+    ready: watch::Sender<Nodes>,
 ) {
     let api = Api::<Node>::all(shared.client.clone());
     let mut known: BTreeMap<String, Node> = BTreeMap::new();
@@ -63,9 +64,9 @@ pub(crate) async fn follow(
         if is_listing {
             continue;
         }
-        shared
-            .drain
-            .set_nodes(known.values().filter(|it| is_ready(it)).filter_map(address).collect());
+        let alive = alive(&known);
+        shared.drain.set_nodes(alive.values().copied().collect());
+        ready.send_if_modified(|told| alive != std::mem::replace(told, alive.clone()));
         let own = known.get(&shared.settings.node);
         let networks = own.map(networks).unwrap_or_default();
         if let Some(places) = &places
@@ -91,6 +92,11 @@ pub(crate) async fn follow(
             }
         }
     }
+}
+
+fn alive(nodes: &BTreeMap<String, Node>) -> Nodes {
+    let ready = nodes.iter().filter(|(_, node)| is_ready(node));
+    ready.filter_map(|(name, node)| Some((name.clone(), address(node)?))).collect()
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -18,20 +18,27 @@ use hashplane_tests::{
     agent,
     demo::{Demo, Outcome},
     lab::{self, Keeper},
+    story,
 };
 use nix::sys::signal::{SigSet, Signal};
 
 /// Exit code of a program that was interrupted (128 + SIGINT).
 const INTERRUPTED: i32 = 130;
 
-/// Shows Hashplane at work in a lab of network namespaces.
+/// Shows Hashplane at work in network namespaces.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask demo")]
 struct Cli {
     /// The binary to show.
     #[arg(long, env = "HASHPLANE_BIN")]
     hashplane: Option<PathBuf>,
-    /// Leave the lab for looking around.
+    /// The program that pods run, without shared libraries.
+    #[arg(long, env = "HASHPLANE_TEST_POD")]
+    pod: Option<PathBuf>,
+    /// Show the dataplane alone: servers in network namespaces in place of pods.
+    #[arg(long)]
+    dataplane: bool,
+    /// Leave everything for looking around.
     #[arg(long)]
     keep: bool,
     /// Remove a lab that was left, by its name, and do nothing else.
@@ -57,8 +64,21 @@ fn main() -> anyhow::Result<ExitCode> {
     signals.thread_block().context("cannot block signals")?;
     let tool = std::env::current_exe().context("cannot tell which binary this is")?;
     let binary = cli.hashplane.unwrap_or_else(|| tool.with_file_name("hashplane"));
-    let demo = Demo::build(&tool, &binary)?;
     let interrupted = Arc::new(AtomicBool::new(false));
+    if !cli.dataplane {
+        let program = cli.pod.unwrap_or_else(|| tool.with_file_name("test-pod"));
+        stop_at_interrupts(signals, Arc::clone(&interrupted));
+        let told = story::run(&binary, &program, cli.keep, &interrupted);
+        return match told {
+            _ if interrupted.load(Ordering::SeqCst) => {
+                // A closed terminal needs no farewell.
+                let _ = writeln!(io::stdout(), "\ninterrupted; the cluster is removed");
+                exit()
+            }
+            told => Ok(code(told?)),
+        };
+    }
+    let demo = Demo::build(&tool, &binary)?;
     watch_for_interrupts(signals, demo.keeper(), Arc::clone(&interrupted));
     let outcome = demo.run(cli.keep);
     if interrupted.load(Ordering::SeqCst) {
@@ -67,10 +87,23 @@ fn main() -> anyhow::Result<ExitCode> {
             thread::park();
         }
     }
-    Ok(match outcome? {
+    Ok(code(outcome?))
+}
+
+const fn code(outcome: Outcome) -> ExitCode {
+    match outcome {
         Outcome::Good => ExitCode::SUCCESS,
         Outcome::Errors => ExitCode::FAILURE,
-    })
+    }
+}
+
+/// The story looks whether it is to end.
+fn stop_at_interrupts(signals: SigSet, interrupted: Arc<AtomicBool>) {
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            interrupted.store(true, Ordering::SeqCst);
+        }
+    });
 }
 
 fn watch_for_interrupts(signals: SigSet, keeper: Arc<Keeper>, interrupted: Arc<AtomicBool>) {

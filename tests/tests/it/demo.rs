@@ -19,7 +19,8 @@ fn the_demo_shows_no_error_and_leaves_nothing() {
     if skipped() {
         return;
     }
-    let output = Command::new(TOOL).arg("--hashplane").arg(hashplane()).output().unwrap();
+    let output =
+        Command::new(TOOL).arg("--dataplane").arg("--hashplane").arg(hashplane()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
@@ -34,6 +35,7 @@ fn the_demo_leaves_nothing_after_an_interrupt() {
         return;
     }
     let mut demo = Command::new(TOOL)
+        .arg("--dataplane")
         .arg("--hashplane")
         .arg(hashplane())
         .stdout(Stdio::piped())
@@ -61,7 +63,7 @@ fn a_demo_that_is_kept_can_be_removed() {
         // Into a file: what is kept holds on to its output, and a pipe would never end.
         let said = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(TOOL);
-        command.env("HASHPLANE_BIN", hashplane()).args(arguments);
+        command.env("HASHPLANE_BIN", hashplane()).arg("--dataplane").args(arguments);
         command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
         let status = command.status().unwrap();
         let text = std::fs::read_to_string(said.path()).unwrap();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{Cluster, get},
+    cluster::{Cluster, address, get},
     is_skipped,
 };
 
@@ -47,7 +47,7 @@ spec:
 fn node_port(cluster: &Cluster, node: usize) -> SocketAddr {
     let port =
         cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.ports[0].nodePort}"]);
-    format!("192.0.2.{}:{port}", node + 2).parse().unwrap()
+    address(node, port.parse().unwrap())
 }
 
 #[test]
@@ -71,8 +71,9 @@ fn pods_on_both_nodes_serve_by_port_and_by_name() {
     assert_eq!(nodes.len(), 2, "{nodes:?}");
     for node in 0..2 {
         let to = node_port(&cluster, node);
-        let asked =
-            cluster.outside(move || (0..60).map(|_| get(to)).collect::<Result<BTreeSet<_>, _>>());
+        let asked = cluster.outside(move || {
+            (0..60).map(|_| get(to)).collect::<Result<BTreeSet<_>, anyhow::Error>>()
+        });
         let names = asked.join().unwrap().unwrap();
         assert_eq!(names.len(), 4, "{names:?}");
     }
@@ -124,4 +125,52 @@ fn a_rolling_update_under_load_loses_no_request() {
     assert!(names.len() > 8, "{} pods answered {count} requests", names.len());
     cluster.kubectl(&["rollout", "undo", "deployment/web"]);
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+}
+
+#[test]
+fn one_node_answers_for_an_address_of_a_load_balancer_and_another_one_when_it_dies() {
+    if is_skipped() {
+        return;
+    }
+    let mut cluster = Cluster::start(2);
+    cluster.apply(&WEB.replace("NodePort", "LoadBalancer"));
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+    let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+    let address = cluster.kubectl(&["get", "service", "web", "-o", path]);
+    let to = SocketAddr::new(address.parse().unwrap(), 80);
+    let ask = |cluster: &Cluster| {
+        cluster
+            .outside(move || {
+                (0..60).map(|_| get(to)).collect::<Result<BTreeSet<_>, anyhow::Error>>()
+            })
+            .join()
+            .unwrap()
+    };
+    cluster.until("it is reached from outside", || ask(&cluster).is_ok());
+    assert_eq!(ask(&cluster).unwrap().len(), 4);
+    let announced = || {
+        let events =
+            cluster.kubectl(&["get", "events", "--field-selector=reason=Announced", "-o=name"]);
+        events.lines().count()
+    };
+    cluster.until("it is announced", || announced() == 1);
+    let describes = cluster.kubectl(&["describe", "service", "web"]);
+    let holder = usize::from(!describes.contains("node n1 answers"));
+    // The API lives on the first node: the event tells only where the second one held it.
+    cluster.kill(holder);
+    if holder == 0 {
+        // Somebody else has to answer, without an API.
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        assert!(ask(&cluster).is_ok());
+        cluster.run(0);
+        cluster
+            .until("the API answers", || cluster.try_kubectl(&["get", "nodes"]).status.success());
+    } else {
+        cluster.until("the other node answers", || {
+            cluster.kubectl(&["describe", "service", "web"]).contains("node n1 answers")
+        });
+        assert!(ask(&cluster).is_ok());
+        cluster.run(1);
+    }
+    cluster.until("both nodes answer", || ask(&cluster).is_ok());
 }

@@ -10,7 +10,7 @@ const FLOORS: [(&str, u8); 11] = [
     ("dataplane-ebpf-fuzz", 2),
     ("control-plane", 2),
     ("node-agent", 2),
-    ("node-agent", 2),
+    ("hashplane-test-pod", 0),
     ("bench", 3),
     ("hashplane", 4),
     ("hashplane-tests", 4),
