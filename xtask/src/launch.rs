@@ -30,7 +30,12 @@ pub(crate) fn demo(dataplane: bool, keep: bool) -> Result<()> {
 pub(crate) fn build_test_pod() -> Result<PathBuf> {
     let build = ["build", "--quiet", "--package", "hashplane-test-pod", "--target", setup::MUSL];
     run::loud(run::command("cargo", &build))?;
-    Ok(run::target_dir().join(setup::MUSL).join("debug/test-pod"))
+    Ok(test_pod())
+}
+
+/// Where that is once it is built.
+pub(crate) fn test_pod() -> PathBuf {
+    run::target_dir().join(setup::MUSL).join("debug/test-pod")
 }
 
 /// Builds the optimised binary, then becomes its benchmark.

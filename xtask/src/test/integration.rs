@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Report, cargo, check, skip};
 use crate::{
-    run, say,
+    launch, run, say,
     tally::{self, Tally},
     vm::{self, Machine},
 };
@@ -60,7 +60,8 @@ pub(super) fn run(report: &mut Report) {
     let built = check("the binary under test", report, || {
         run::loud(cargo(&["build", "--workspace", "--bins"]))
     });
-    if !built {
+    let pod = check("what pods of the demo run", report, || launch::build_test_pod().map(drop));
+    if !built || !pod {
         return;
     }
     let binary = run::target_dir().join("debug/hashplane");
@@ -127,6 +128,7 @@ fn tests(binary: &Path, mode: Option<&str>, only: &[String]) -> Command {
     // Half of what these tests do is waiting.
     let threads = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     command.env("HASHPLANE_BIN", binary).env("RUST_TEST_THREADS", threads.to_string());
+    command.env("HASHPLANE_TEST_POD", launch::test_pod());
     if let Some(mode) = mode {
         command.env("HASHPLANE_MODE", mode);
     }
