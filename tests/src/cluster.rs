@@ -94,6 +94,20 @@ pub fn said(output: &Output) -> anyhow::Result<String> {
 impl Cluster {
     /// A cluster whose nodes are all ready.
     pub fn start(options: &Options<'_>) -> anyhow::Result<Self> {
+        let mut cluster = Self::prepare(options)?;
+        cluster.run(0)?;
+        cluster.until("the API answers", || {
+            Ok(cluster.try_kubectl(&["get", "nodes"])?.status.success())
+        })?;
+        for index in 1..options.nodes {
+            cluster.run(index)?;
+        }
+        cluster.until("all nodes are ready", || Ok(cluster.nodes_ready()? == options.nodes))?;
+        Ok(cluster)
+    }
+
+    /// A cluster of which nothing runs yet.
+    pub fn prepare(options: &Options<'_>) -> anyhow::Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:x}n{number}", std::process::id());
         let folder = tempfile::tempdir().context("cannot make a folder")?;
@@ -116,18 +130,11 @@ impl Cluster {
         for index in 0..options.nodes {
             cluster.add(index)?;
         }
-        cluster.run(0)?;
-        cluster.until("the API answers", || {
-            Ok(cluster.try_kubectl(&["get", "nodes"])?.status.success())
-        })?;
-        for index in 1..options.nodes {
-            cluster.run(index)?;
-        }
-        cluster.until("all nodes are ready", || Ok(cluster.nodes_ready()? == options.nodes))?;
         Ok(cluster)
     }
 
-    fn nodes_ready(&self) -> anyhow::Result<usize> {
+    /// How many nodes are ready.
+    pub fn nodes_ready(&self) -> anyhow::Result<usize> {
         let nodes = self.json(&["get", "nodes"])?;
         let is_ready = |node: &&Value| {
             let conditions = node["status"]["conditions"].as_array();
@@ -351,24 +358,33 @@ fn remove_group(path: &Path) {
     let _not_there = fs::remove_dir(path);
 }
 
+impl Cluster {
+    /// Ends everything that runs on a node.
+    pub fn down(&mut self, index: usize) -> anyhow::Result<()> {
+        if let Some(mut process) = self.nodes[index].process.take() {
+            let pid = i32::try_from(process.id()).unwrap_or_default();
+            let _ended_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            let begun = Instant::now();
+            while matches!(process.try_wait(), Ok(None)) {
+                if begun.elapsed() > ENDS_WITHIN {
+                    let _ended_already = process.kill();
+                }
+                thread::sleep(PAUSE);
+            }
+        }
+        let node = &self.nodes[index];
+        let mut command = self.command(index, &self.binary);
+        command.arg("down").arg("--data-dir").arg(&node.data).arg("--run-dir").arg(&node.run);
+        command.args(["--instance", &node.instance]);
+        said(&command.output().context("cannot run `hashplane down`")?).map(drop)
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         for index in 0..self.nodes.len() {
-            if let Some(mut process) = self.nodes[index].process.take() {
-                let pid = i32::try_from(process.id()).unwrap_or_default();
-                let _ended_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
-                let begun = Instant::now();
-                while matches!(process.try_wait(), Ok(None)) {
-                    if begun.elapsed() > ENDS_WITHIN {
-                        let _ended_already = process.kill();
-                    }
-                    thread::sleep(PAUSE);
-                }
-            }
+            let _said = self.down(index);
             let node = &self.nodes[index];
-            let mut command = self.command(index, &self.binary);
-            command.arg("down").arg("--data-dir").arg(&node.data).arg("--run-dir").arg(&node.run);
-            let _said = command.args(["--instance", &node.instance]).output();
             let _gone = Command::new("ip").args(["netns", "del", &node.netns]).output();
             remove_groups(&node.netns);
         }

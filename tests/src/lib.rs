@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod demo;
 pub mod lab;
 pub mod manifests;
+pub mod measure;
 pub mod skip;
 pub mod story;
 

@@ -36,7 +36,7 @@ const BROKEN: &str = "shop=127.0.0.1:1/shop:3";
 const WITHOUT_AGENT: Duration = Duration::from_secs(1);
 
 /// An image with the program for pods and a file that tells its version.
-fn archive(program: &[u8], version: u32) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn archive(program: &[u8], version: u32) -> anyhow::Result<Vec<u8>> {
     let directory = |path: &str| File { path: path.into(), content: Content::Directory(0o755) };
     let text = |path: &str, text: String| File {
         path: path.into(),

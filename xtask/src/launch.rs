@@ -50,6 +50,19 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     become_it(bench)
 }
 
+/// Builds the optimised binary and a cluster's parts, then becomes the benchmark of pods.
+pub(crate) fn bench_pods(arguments: &[String]) -> Result<()> {
+    setup::ensure(setup::For::Tests)?;
+    let build =
+        ["build", "--quiet", "--release", "--package", "hashplane", "--package", "hashplane-tests"];
+    run::loud(run::command("cargo", &build))?;
+    let release = run::target_dir().join("release");
+    let mut bench = run::command(&release.join("bench-pods").to_string_lossy(), &[]);
+    bench.env("HASHPLANE_BIN", release.join("hashplane"));
+    bench.env("HASHPLANE_TEST_POD", build_test_pod()?).args(arguments);
+    become_it(bench)
+}
+
 /// Replaces this process, so that signals such as Ctrl-C reach the program alone.
 fn become_it(mut command: std::process::Command) -> Result<()> {
     let typed = run::typed(&command);

@@ -62,7 +62,7 @@ enum Task {
         /// Fail if a figure became worse.
         #[arg(long, requires = "compare")]
         fail_on_regression: bool,
-        /// Options of `hashplane bench`, or `packets` or `churn` and theirs.
+        /// Options of `hashplane bench`; or `packets`, `churn`, `api` or `pods` and theirs.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -99,7 +99,10 @@ fn main() -> ExitCode {
         Task::Bench { compare: Some(commit), fail_on_regression, .. } => {
             compare::run(&commit, fail_on_regression)
         }
-        Task::Bench { arguments, .. } => launch::bench(&arguments),
+        Task::Bench { arguments, .. } => match arguments.split_first() {
+            Some((what, rest)) if what == "pods" => launch::bench_pods(rest),
+            _ => launch::bench(&arguments),
+        },
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Coverage => coverage::run(),
         Task::Dist => dist::run(),
