@@ -7,6 +7,7 @@ pub mod connect;
 pub mod discovery;
 pub mod join;
 pub mod listen;
+pub mod metrics;
 pub mod negotiate;
 pub mod path;
 pub mod query;

@@ -7,6 +7,7 @@ mod client;
 mod create;
 mod delete;
 pub mod encoded;
+mod limits;
 pub mod names;
 mod parts;
 mod services;

@@ -2,6 +2,7 @@
 
 mod field;
 mod fill;
+pub mod limits;
 mod metadata;
 pub mod others;
 pub mod pods;

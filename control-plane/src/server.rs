@@ -26,6 +26,7 @@ use crate::{
         connect::Nodes,
         join::{Cluster, Joining},
         listen::{Certified, Tls},
+        metrics::Metrics,
         serve::Server,
         status::Failure,
     },
@@ -160,6 +161,14 @@ pub enum Error {
     Serve(std::io::Error),
 }
 
+fn audit(settings: &Settings) -> Result<Option<Audit>, Error> {
+    let open = |path: &PathBuf| {
+        let failed = |cause| Error::Audit { path: path.clone(), cause };
+        Audit::open(path).map_err(failed)
+    };
+    settings.audit.as_ref().map(open).transpose()
+}
+
 /// Serves until `stop` is done. `serving` is called with the address once requests are answered.
 pub async fn run(
     settings: Settings,
@@ -198,18 +207,16 @@ pub async fn run(
     };
     let mut tasks = Tasks(controllers::start(registry.clone(), control));
     tasks.0.push(tokio::spawn(authorizer.clone().follow(registry.clone())));
-    let audit = settings.audit.as_ref().map(|path| {
-        let failed = |cause| Error::Audit { path: path.clone(), cause };
-        Audit::open(path).map_err(failed)
-    });
+    let audit = audit(&settings)?;
     let (nodes, joining) = (nodes(&authority)?, joining(&settings));
     let server = Arc::new(Server {
         registry,
         authorizer,
         signer,
-        audit: audit.transpose()?,
+        audit,
         nodes,
         joining,
+        metrics: Metrics::default(),
     });
     let compression =
         CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(Long);

@@ -1,6 +1,6 @@
 //! From a request to its answer: who asks, whether they may, what it is about.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, to_bytes},
@@ -18,6 +18,7 @@ use super::{
     connect::{self, Nodes},
     discovery,
     join::{self, Joining},
+    metrics::Metrics,
     path::Target,
     query::Query,
     read, reviews, scale,
@@ -50,6 +51,8 @@ pub struct Server {
     pub nodes: Nodes,
     /// How machines become nodes.
     pub joining: Joining,
+    /// What was asked and answered.
+    pub metrics: Metrics,
 }
 
 impl Server {
@@ -62,10 +65,14 @@ impl Server {
             received: Timestamp::now(),
             ..audit::Request::default()
         };
+        let begun = Instant::now();
+        let running = self.metrics.begin();
         let mut response = match self.serve(request, certified, &mut seen).await {
             Ok(response) => response,
             Err(failure) => failure.into_response(),
         };
+        drop(running);
+        self.metrics.note(&seen, response.status(), begun.elapsed());
         if let Some(audit) = self.audit.as_ref().filter(|_| !is_health(&seen.uri)) {
             audit.note(seen, response.status()).await;
         }
@@ -99,6 +106,10 @@ impl Server {
                 &user,
                 &Act { verb: verb_of_path(&parts.method), path: path.clone(), ..Act::default() },
             )?;
+            if path == "/metrics" {
+                let revision = self.registry.store().revision().await?.0;
+                return Ok(self.metrics.render(revision).into_response());
+            }
             let accept = parts.headers.get(header::ACCEPT).and_then(|it| it.to_str().ok());
             return Self::other(&path, accept.unwrap_or_default());
         };

@@ -83,6 +83,7 @@ impl Registry {
         tolerate(pod);
         self.priority(scope, pod).await?;
         self.account(scope, pod).await?;
+        self.limit(scope, pod).await?;
         let status = map(pod, &["status"]);
         set_default(status, "phase", || json!("Pending"));
         Ok(())

@@ -188,7 +188,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         short: &["limits"],
-        rules: rules::others::NAMED,
+        rules: rules::limits::LIMIT_RANGE,
         ..of(CORE, "v1", "LimitRange", "limitranges", "limitrange")
     },
     Resource {

@@ -145,6 +145,32 @@ fn what_is_wrong_with_an_object_is_said_as_upstream_says_it() {
 }
 
 #[test]
+fn a_range_of_a_namespace_fills_in_what_pods_leave_open_and_bounds_them() {
+    if skipped("a_range_of_a_namespace_fills_in_what_pods_leave_open_and_bounds_them") {
+        return;
+    }
+    let cluster = Cluster::start();
+    let range = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "bounds"},
+        "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]},
+    });
+    cluster.says(&["create", "-f", &write(&cluster, &range)]);
+    cluster.says(&["run", "plain", "--image=web:1"]);
+    let resources = &cluster.get("pod/plain")["spec"]["containers"][0]["resources"];
+    assert_eq!(*resources, json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}));
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"},
+        "spec": {"containers": [{
+            "name": "c", "image": "web:1", "resources": {"limits": {"cpu": "2"}},
+        }]},
+    });
+    let words = cluster.refuses(&["create", "-f", &write(&cluster, &pod)]);
+    let expected =
+        "pods \"greedy\" is forbidden: maximum cpu usage per Container is 1, but limit is 2";
+    assert!(words.contains(expected), "{words}");
+}
+
+#[test]
 fn server_side_apply_shares_objects_and_says_who_owns_what() {
     if skipped("server_side_apply_shares_objects_and_says_who_owns_what") {
         return;

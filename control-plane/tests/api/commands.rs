@@ -129,6 +129,7 @@ fn others(kubectl: &Session<'_>) {
     kubectl.prints("version", "Server Version");
     kubectl.prints("auth can-i --list", "*.*");
     kubectl.prints("auth can-i create pods/eviction", "yes");
+    kubectl.prints("get --raw /metrics", "apiserver_request_total{verb=\"LIST\"");
     // Simulated nodes measure nothing.
     kubectl.refuses("top pods", "metrics not available yet");
     kubectl.prints("explain podmetrics.containers.usage", "What was used in the window");
