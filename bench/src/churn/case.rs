@@ -19,6 +19,7 @@ use super::{
     CHANGE_WARM_UP, STRIDE, objects,
     world::{NODE_IP, World},
 };
+use crate::routing::lab;
 
 /// Rules of this instance meet no others: each sample has a namespace of its own.
 const INSTANCE: &str = "default";
@@ -98,6 +99,8 @@ struct One {
 /// One fill in a namespace of its own; changes follow if this is the last one.
 fn one(case: Case, with_changes: bool) -> anyhow::Result<One> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+    // Without a device that is up the kernel has no routes at all, and IPVS takes no destination.
+    lab::ip("link set lo up\n")?;
     let mut rules = Rules::new(case.mode)?;
     let events: Vec<_> = World::events(case.services, case.endpoints).collect();
     let before = kernel_bytes()?;
