@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use control_plane::{auth::tls::write_private, server};
 use dataplane_user::daemon::Node;
-use node_agent::{agent, join, network::Network, settings as agent_settings};
+use node_agent::{agent, join, network::Network, pressure::Thresholds, settings as agent_settings};
 use serde::{Deserialize, Serialize};
 
 use crate::{options, service};
@@ -72,6 +72,17 @@ pub(crate) struct NodeArguments {
     /// Seconds that the end of a pod waits for all nodes to stop sending to it; 0 does not wait.
     #[arg(long, default_value_t = 5)]
     drain_seconds: u64,
+    /// Below what pods are sent away, as `signal<amount`: memory.available, nodefs.available,
+    /// nodefs.inodesFree, pid.available. Nothing is sent away for signals that are not named.
+    #[arg(
+        long,
+        default_value = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%",
+        value_name = "THRESHOLDS"
+    )]
+    eviction_hard: Thresholds,
+    /// Seconds that the node says that something is short after it is not any more.
+    #[arg(long, default_value_t = 300)]
+    eviction_pressure_transition_seconds: u64,
     /// YAML file with settings of the dataplane, as for `hashplane proxy --config`.
     #[arg(long, value_name = "FILE")]
     proxy_config: Option<PathBuf>,
@@ -278,6 +289,8 @@ impl NodeArguments {
             pods_max: self.max_pods,
             restart: (Duration::from_secs(seconds(0)), Duration::from_secs(seconds(1))),
             drain: Duration::from_secs(self.drain_seconds),
+            eviction: self.eviction_hard.clone(),
+            pressure_transition: Duration::from_secs(self.eviction_pressure_transition_seconds),
             dataplane_port: 10_256,
         }
     }

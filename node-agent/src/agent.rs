@@ -3,9 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +40,7 @@ use crate::{
         seen::label,
         worker::{Told, Worker},
     },
+    pressure,
     quantity::pod_request,
     serve,
     settings::Settings,
@@ -111,18 +112,15 @@ async fn work(settings: Settings) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let (runtime, places) = runtime(&settings, &mut tasks).await?;
     let version = runtime.version().await.unwrap_or_default();
-    let addresses =
-        if settings.addresses.is_empty() { own_addresses() } else { settings.addresses.clone() };
-    if addresses.is_empty() {
-        return Err(Error::NoAddress);
-    }
+    let addresses = addresses(&settings)?;
     let capacity = Capacity::read(&settings);
+    let health = Arc::new(Health::default());
     let registered = Arc::new(Registered {
         client: client.clone(),
         settings: settings.clone(),
         addresses: addresses.clone(),
         capacity,
-        health: Arc::new(Health::default()),
+        health: health.clone(),
         runtime: runtime.clone(),
         runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
     });
@@ -155,15 +153,24 @@ async fn work(settings: Settings) -> Result<(), Error> {
     tasks.spawn(follow::follow(shared.clone(), places, node_changed, ready));
     tasks.spawn(announce::follow(shared.clone(), nodes));
     tasks.spawn(dns::follow::follow(shared.clone()));
+    let (evict, evicted) = mpsc::channel(1);
+    tasks.spawn(pressure::Watcher::new(&shared, &health, &pods, &node, evict).run());
     if !settings.dns.is_empty() {
         tasks.spawn(serve_names(shared.clone(), node));
     }
     tasks.spawn(serve::logs::rotate(shared.clone()));
     let (happened, happens) = mpsc::channel(WAITING_MAX);
     tasks.spawn(follow_runtime(runtime, happened));
-    let agent = Agent { shared, capacity, pods, workers: BTreeMap::new(), ended: JoinSet::new() };
-    Box::pin(agent.run(changed, happens)).await;
+    let (workers, ended) = (BTreeMap::new(), JoinSet::new());
+    let agent = Agent { shared, capacity, health, pods, workers, ended };
+    Box::pin(agent.run(changed, happens, evicted)).await;
     Ok(())
+}
+
+fn addresses(settings: &Settings) -> Result<Vec<IpAddr>, Error> {
+    let given = settings.addresses.clone();
+    let addresses = if given.is_empty() { own_addresses() } else { given };
+    if addresses.is_empty() { Err(Error::NoAddress) } else { Ok(addresses) }
 }
 
 async fn client(settings: &Settings) -> Result<Client, Error> {
@@ -250,6 +257,7 @@ struct Handle {
 struct Agent {
     shared: Arc<Shared>,
     capacity: Capacity,
+    health: Arc<Health>,
     pods: serve::Pods,
     workers: BTreeMap<String, Handle>,
     ended: JoinSet<String>,
@@ -260,6 +268,7 @@ impl Agent {
         mut self,
         mut changed: mpsc::Receiver<Key>,
         mut happens: mpsc::Receiver<Option<Happened>>,
+        mut evicted: mpsc::Receiver<pressure::Eviction>,
     ) {
         let api = Api::<Pod>::all(self.shared.client.clone());
         let own = format!("spec.nodeName={}", self.shared.settings.node);
@@ -301,6 +310,9 @@ impl Agent {
                     }
                     None => self.workers.values().for_each(|it| look(&it.tell)),
                 },
+                Some((uid, message)) = evicted.recv() => {
+                    self.tell(&uid, Told::Refused("Evicted", message));
+                }
                 Some(ended) = self.ended.join_next() => {
                     if let Ok(uid) = ended {
                         self.forget(&uid);
@@ -361,6 +373,10 @@ impl Agent {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         if !self.shared.runtime.sandboxes(Some((label::UID, uid))).await.ok()?.is_empty() {
             return None;
+        }
+        let pressures = *self.health.pressures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refused) = pressure::refuses(pressures, pod) {
+            return Some(refused);
         }
         let others: Vec<&Pod> =
             self.workers.values().map(|it| &*it.pod).filter(|it| lives(it)).collect();

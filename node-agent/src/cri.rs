@@ -27,12 +27,13 @@ use self::{
         ListContainersResponse, ListImagesRequest, ListImagesResponse, ListPodSandboxRequest,
         ListPodSandboxResponse, PodSandboxStatusRequest, PodSandboxStatusResponse,
         PortForwardRequest, PortForwardResponse, PullImageRequest, PullImageResponse,
-        RemoveContainerRequest, RemoveContainerResponse, RemovePodSandboxRequest,
-        RemovePodSandboxResponse, ReopenContainerLogRequest, ReopenContainerLogResponse,
-        RunPodSandboxRequest, RunPodSandboxResponse, StartContainerRequest, StartContainerResponse,
-        StatusRequest, StatusResponse, StopContainerRequest, StopContainerResponse,
-        StopPodSandboxRequest, StopPodSandboxResponse, UpdateContainerResourcesRequest,
-        UpdateContainerResourcesResponse, VersionRequest, VersionResponse,
+        RemoveContainerRequest, RemoveContainerResponse, RemoveImageRequest, RemoveImageResponse,
+        RemovePodSandboxRequest, RemovePodSandboxResponse, ReopenContainerLogRequest,
+        ReopenContainerLogResponse, RunPodSandboxRequest, RunPodSandboxResponse,
+        StartContainerRequest, StartContainerResponse, StatusRequest, StatusResponse,
+        StopContainerRequest, StopContainerResponse, StopPodSandboxRequest, StopPodSandboxResponse,
+        UpdateContainerResourcesRequest, UpdateContainerResourcesResponse, VersionRequest,
+        VersionResponse,
     },
     report::{ContainerStats, Image},
     wire::{
@@ -316,6 +317,13 @@ impl Runtime {
         let answer: ImageStatusResponse =
             call!(self, "ImageService", "ImageStatus", CALL_MAX, request).await?;
         Ok(answer.image)
+    }
+
+    pub(crate) async fn remove_image(&self, id: &str) -> Result<(), Status> {
+        let request = RemoveImageRequest { image: Some(spec(id)) };
+        let answer: Result<RemoveImageResponse, Status> =
+            call!(self, "ImageService", "RemoveImage", MAKE_MAX, request).await;
+        gone_is_fine(answer.map(drop))
     }
 
     pub(crate) async fn pull(&self, name: &str) -> Result<String, Status> {

@@ -10,6 +10,7 @@ pub mod image;
 pub mod join;
 pub mod network;
 pub mod pause;
+pub mod pressure;
 pub mod settings;
 
 mod announce;

@@ -11,6 +11,21 @@ pub(crate) fn milli(quantity: &Quantity) -> i64 {
     parse(&quantity.0).unwrap_or(0)
 }
 
+/// A whole quantity; nothing if it does not parse.
+pub(crate) fn whole(text: &str) -> Option<u64> {
+    u64::try_from(parse(text)? / 1000).ok()
+}
+
+/// Bytes as quantities write them: `100Mi`; what is no whole number of kibibytes is written out.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let unit = UNITS.into_iter().find(|(bits, _)| number > 0 && number.trailing_zeros() >= *bits);
+    match unit {
+        Some((bits, name)) => format!("{}{name}", number >> bits),
+        None => number.to_string(),
+    }
+}
+
 fn parse(text: &str) -> Option<i64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'));
     let (number, suffix) = text.split_at(digits.unwrap_or(text.len()));

@@ -75,6 +75,10 @@ impl Pods {
         }
     }
 
+    pub(crate) fn all(&self) -> Vec<Pod> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Pod> {
         let pods = self.0.read().unwrap_or_else(PoisonError::into_inner);
         pods.get(&(namespace.to_owned(), name.to_owned())).cloned()

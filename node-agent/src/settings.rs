@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::network::Network;
+use crate::{network::Network, pressure::Thresholds};
 
 /// What a node agent is told.
 #[derive(Clone, Debug)]
@@ -49,6 +49,10 @@ pub struct Settings {
     pub restart: (Duration, Duration),
     /// How long the end of a container waits for all nodes to stop sending to its pod; zero does not wait.
     pub drain: Duration,
+    /// Below what the node sends pods away.
+    pub eviction: Thresholds,
+    /// How long the node says that something is short after it is not any more.
+    pub pressure_transition: Duration,
     /// Where dataplanes of nodes answer whether they still send to an endpoint.
     pub dataplane_port: u16,
 }

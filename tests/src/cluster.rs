@@ -54,6 +54,7 @@ pub struct Cluster {
     id: String,
     nodes: Vec<Node>,
     outside: String,
+    arguments: Vec<String>,
     stop: Arc<AtomicBool>,
 }
 
@@ -66,6 +67,8 @@ pub struct Options<'a> {
     pub nodes: usize,
     /// Archives of the images that its nodes have, by file name.
     pub images: Vec<(&'a str, Vec<u8>)>,
+    /// Further arguments of every node.
+    pub arguments: &'a [&'a str],
     /// What ends waiting early.
     pub stop: Arc<AtomicBool>,
 }
@@ -115,7 +118,8 @@ impl Cluster {
         let binary = options.binary.canonicalize();
         let binary = binary.with_context(|| format!("no binary {}", options.binary.display()))?;
         let stop = Arc::clone(&options.stop);
-        let mut cluster = Self { folder, binary, id, nodes: Vec::new(), outside, stop };
+        let arguments = options.arguments.iter().map(|it| (*it).to_owned()).collect();
+        let mut cluster = Self { folder, binary, id, nodes: Vec::new(), outside, arguments, stop };
         let images = cluster.folder.path().join("images");
         fs::create_dir(&images).context("cannot make a folder")?;
         for (name, archive) in &options.images {
@@ -213,7 +217,7 @@ impl Cluster {
         command.arg("--proxy-config").arg(node.data.join("proxy.yaml"));
         command.args(["--node-name", &node.name, "--node-ip", &address(index).to_string()]);
         command.args(["--pods-cgroup", &format!("/{}", node.netns)]);
-        command.args(["--crash-loop-seconds", "1", "5"]);
+        command.args(["--crash-loop-seconds", "1", "5"]).args(&self.arguments);
         let log = fs::OpenOptions::new().create(true).append(true).open(node.data.join("log"));
         command.stderr(log.context("cannot write a log")?).stdout(Stdio::null());
         let child = command.spawn().context("cannot start a node")?;

@@ -86,7 +86,13 @@ fn cluster(options: &Options) -> anyhow::Result<ClusterOptions<'_>> {
     let program = fs::read(&options.program)
         .with_context(|| format!("cannot read {}", options.program.display()))?;
     let images = vec![("shop-1.tar", archive(&program, 1)?)];
-    Ok(ClusterOptions { binary: &options.binary, nodes: 1, images, stop: Arc::default() })
+    Ok(ClusterOptions {
+        binary: &options.binary,
+        nodes: 1,
+        images,
+        arguments: &[],
+        stop: Arc::default(),
+    })
 }
 
 /// Seconds from the start of `hashplane up`, with the image there and nothing else, to the first answer of

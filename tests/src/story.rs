@@ -126,7 +126,7 @@ pub fn run(
     let program =
         fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let images = vec![("shop-1.tar", archive(&program, 1)?), ("shop-2.tar", archive(&program, 2)?)];
-    let options = Options { binary, nodes: 2, images, stop: Arc::clone(stop) };
+    let options = Options { binary, nodes: 2, images, arguments: &[], stop: Arc::clone(stop) };
     let mut story = Story { cluster: Cluster::start(&options)?, begun };
     story.step("both nodes are Ready: API, controllers, agents, dataplane and DNS run")?;
     let outcome = story.tell()?;

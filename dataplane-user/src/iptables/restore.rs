@@ -82,7 +82,13 @@ pub(super) fn restore(
     places: &BTreeSet<Place>,
 ) -> Restore {
     let mut restore = Restore::default();
-    for table in Table::ALL {
+    let mut order = Table::ALL;
+    if kernel.is_empty() {
+        // Another mode may serve, and tracks translated packets as if they were for this host: who is
+        // refused must not be known before who is sent on.
+        order.reverse();
+    }
+    for table in order {
         let mut section = Section::default();
         let hooks = fixed.hooks().into_iter().filter(|of| of.table == table);
         let entrances: BTreeSet<Chain> = hooks.filter_map(|of| of.rule.leads_to()).collect();
@@ -216,4 +222,27 @@ fn digest(rules: impl Iterator<Item = impl AsRef<str>>) -> u64 {
         hasher.write_u8(b'\n');
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backend::Node, iptables::Program, model::Family};
+
+    #[test]
+    fn the_first_restore_sends_on_before_it_refuses_and_later_ones_after() {
+        let mut program = Program::default();
+        program.set_node(&Node { loopback: true, ..Node::default() });
+        let half = program.half(Family::V4);
+        let places: BTreeSet<Place> = half.chains.keys().cloned().collect();
+        let order = |kernel: &Kernel| {
+            let text = restore(half, &program.fixed, kernel, &places).text;
+            let at = |table: &str| text.find(table).unwrap_or_else(|| panic!("{text}"));
+            at("*nat\n").cmp(&at("*filter\n"))
+        };
+        assert!(order(&Kernel::default()).is_lt());
+        let hooks = BTreeMap::from([((Table::Nat, "OUTPUT".to_owned()), vec!["other".to_owned()])]);
+        let kernel = Kernel { hooks, ..Kernel::default() };
+        assert!(order(&kernel).is_gt());
+    }
 }

@@ -5,8 +5,8 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use super::names::Chain;
 use crate::model::{Cidr, Family, Protocol};
 
-/// A table of `iptables`, in the order in which we write them: who is refused is known before who
-/// is sent on, so that nobody slips through in between.
+/// A table of `iptables`, in the order in which we write them while we serve: who is refused is known
+/// before who is sent on, so that nobody slips through in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// Who is refused or dropped.

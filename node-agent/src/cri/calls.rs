@@ -299,6 +299,15 @@ pub(crate) struct ImageStatusResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemoveImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) image: Option<ImageSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemoveImageResponse {}
+
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct PullImageRequest {
     #[prost(message, optional, tag = "1")]
     pub(crate) image: Option<ImageSpec>,

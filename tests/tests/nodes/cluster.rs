@@ -55,8 +55,13 @@ fn archive() -> Vec<u8> {
 impl Cluster {
     /// A cluster of so many nodes, all of them ready.
     pub(crate) fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(nodes: usize, arguments: &[&str]) -> Self {
         let images = vec![("busybox.tar", archive())];
-        let options = Options { binary: &binary(), nodes, images, stop: Arc::default() };
+        let options = Options { binary: &binary(), nodes, images, arguments, stop: Arc::default() };
         Self(cluster::Cluster::start(&options).unwrap())
     }
 

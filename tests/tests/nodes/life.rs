@@ -84,3 +84,49 @@ spec:
     let top = cluster.kubectl(&["top", "pod", "web"]);
     assert!(top.contains("web"), "{top}");
 }
+
+#[test]
+fn a_node_that_is_short_of_memory_says_so_and_sends_pods_away() {
+    if is_skipped() {
+        return;
+    }
+    let arguments = ["--eviction-hard", "memory.available<100Ti"];
+    let cluster = Cluster::start_with(1, &arguments);
+    cluster.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: modest}
+spec:
+  terminationGracePeriodSeconds: 1
+  tolerations: [{operator: Exists}]
+  containers:
+  - {name: c, image: IMAGE, command: [sleep, "1000"], resources: {requests: {memory: 64Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  terminationGracePeriodSeconds: 1
+  tolerations: [{operator: Exists}]
+  containers:
+  - {name: c, image: IMAGE, command: [sleep, "1000"], resources: {requests: {memory: 1Ki}}}
+"#,
+    );
+    cluster.until("the greedy pod is sent away", || {
+        cluster.pod("greedy", ".status.reason") == "Evicted"
+    });
+    assert_eq!(cluster.pod("greedy", ".status.phase"), "Failed");
+    let message = cluster.pod("greedy", ".status.message");
+    assert!(message.contains("The node was low on resource: memory."), "{message}");
+    assert!(message.contains("request is 1Ki, has larger consumption of memory."), "{message}");
+    let path = "jsonpath={.status.conditions[?(@.type==\"MemoryPressure\")].status}";
+    cluster.until("the node says so", || {
+        cluster.kubectl(&["get", "node", "n1", "-o", path]) == "True"
+    });
+    cluster.until("new pods keep off", || {
+        let taints =
+            cluster.kubectl(&["get", "node", "n1", "-o", "jsonpath={.spec.taints[*].key}"]);
+        taints.contains("node.kubernetes.io/memory-pressure")
+    });
+}

@@ -377,12 +377,12 @@ fn a_service_that_is_refused_is_named_and_all_others_are_served() {
 #[test]
 fn a_restore_that_fails_halfway_is_finished_by_the_next() {
     in_namespace("a_restore_that_fails_halfway_is_finished_by_the_next", |variant| {
-        // The filter table is committed, the nat table is not.
+        // The nat table is committed, the filter table is not.
         let name = format!("{}-restore", iptables(variant));
         let real = format!("/usr/sbin/{name}");
         let (dir, tools) = tools(&[(
             &name,
-            &format!("sed -e '/^\\*nat/,$d' | {real} \"$@\"; echo gone >&2; exit 1"),
+            &format!("sed -e '/^\\*filter/,$d' | {real} \"$@\"; echo gone >&2; exit 1"),
         )]);
         let mut backend = served(variant, tools);
         assert!(said(&*backend.apply(0).unwrap_err()).ends_with("gone"));
