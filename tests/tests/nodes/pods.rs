@@ -26,24 +26,24 @@ metadata: {name: all, labels: {app: all}}
 spec:
   terminationGracePeriodSeconds: 5
   initContainers:
-  - {name: first, image: IMAGE, command: [sh, -c, "echo first >> /work/order"], volumeMounts: [{name: work, mountPath: /work}]}
+  - {name: first, image: IMAGE, command: [sh, -c, "echo first >> /steps/order"], volumeMounts: [{name: work, mountPath: /steps}]}
   - name: side
     image: IMAGE
     restartPolicy: Always
-    command: [sh, -c, "echo side >> /work/order; trap 'echo side ends; exit 0' TERM; while true; do sleep 0.1; done"]
-    startupProbe: {exec: {command: [grep, side, /work/order]}, periodSeconds: 1}
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, "echo side >> /steps/order; trap 'echo side ends; exit 0' TERM; while true; do sleep 0.1; done"]
+    startupProbe: {exec: {command: [grep, side, /steps/order]}, periodSeconds: 1}
+    volumeMounts: [{name: work, mountPath: /steps}]
   containers:
   - name: main
     image: IMAGE
-    command: [sh, -c, "echo main >> /work/order; cat /work/order; exec sleep 1000"]
+    command: [sh, -c, "echo main >> /steps/order; cat /steps/order; exec sleep 1000"]
     envFrom: [{secretRef: {name: hidden, optional: false}, prefix: S_}]
     env:
     - {name: WHO, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
     - {name: GREETING, value: "hello $(WHO)"}
     resources: {requests: {cpu: 50m, memory: 16Mi}, limits: {cpu: 100m, memory: 32Mi}}
     volumeMounts:
-    - {name: work, mountPath: /work}
+    - {name: work, mountPath: /steps}
     - {name: settings, mountPath: /settings}
     - {name: settings, mountPath: /fixed, subPath: a}
     - {name: about, mountPath: /about}
