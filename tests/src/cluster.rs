@@ -218,6 +218,10 @@ impl Cluster {
         command.args(["--node-name", &node.name, "--node-ip", &address(index).to_string()]);
         command.args(["--pods-cgroup", &format!("/{}", node.netns)]);
         command.args(["--crash-loop-seconds", "1", "5"]).args(&self.arguments);
+        if !self.arguments.iter().any(|it| it == "--eviction-hard") {
+            // How full this machine is decides nothing.
+            command.args(["--eviction-hard", ""]);
+        }
         let log = fs::OpenOptions::new().create(true).append(true).open(node.data.join("log"));
         command.stderr(log.context("cannot write a log")?).stdout(Stdio::null());
         let child = command.spawn().context("cannot start a node")?;
