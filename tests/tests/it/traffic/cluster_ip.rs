@@ -209,7 +209,12 @@ fn assert_megabyte(client: &Place, to: SocketAddr) {
     let answer = answer.unwrap_or_else(|error| panic!("{} to {to}: {error}", client.name()));
     assert_eq!(answer.received, 1 << 20);
     // A megabyte over a path that loses every large packet still arrives, slowly.
-    assert!(answer.elapsed_ms < slowed_ms(3000), "{} to {to}: {} ms", client.name(), answer.elapsed_ms);
+    assert!(
+        answer.elapsed_ms < slowed_ms(3000),
+        "{} to {to}: {} ms",
+        client.name(),
+        answer.elapsed_ms
+    );
     let size = Size { up: 1400, down: 0 };
     let answer = client.ask_as(Transport::Udp, to, Asking { size, ..Asking::default() });
     let answer = answer.unwrap_or_else(|error| panic!("{} to {to}: UDP {error}", client.name()));
