@@ -80,6 +80,10 @@ pub(crate) fn answer(program: &str, arguments: &[&str]) -> Option<String> {
 /// The test program in cargo's messages, one JSON object a line.
 pub(crate) fn built_program(messages: &str) -> Option<PathBuf> {
     messages.lines().rev().find_map(|line| {
+        // Programs that tests call are built, and named, beside them.
+        let (_, profile) = line.split_once("\"profile\":{")?;
+        let (profile, _) = profile.split_once('}')?;
+        profile.contains("\"test\":true").then_some(())?;
         let (_, rest) = line.split_once("\"executable\":\"")?;
         Some(PathBuf::from(rest.split_once('"')?.0))
     })
@@ -123,9 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn the_test_program_is_the_last_one_that_cargo_names() {
-        let messages =
-            "{\"reason\":\"x\",\"executable\":null}\n{\"executable\":\"/t/lib-1\"}\n{}\n";
-        assert_eq!(built_program(messages), Some(PathBuf::from("/t/lib-1")));
+    fn the_test_program_is_the_one_that_cargo_names_as_a_test() {
+        let line = |test: bool, program: &str| {
+            format!(
+                "{{\"target\":{{\"test\":true}},\"profile\":{{\"test\":{test}}},\"executable\":{program}}}\n"
+            )
+        };
+        let messages = [line(true, "\"/t/it-1\""), line(false, "\"/t/demo\""), line(true, "null")];
+        let messages = format!("{}{{}}\n", messages.concat());
+        assert_eq!(built_program(&messages), Some(PathBuf::from("/t/it-1")));
     }
 }
